@@ -1,0 +1,171 @@
+"""The plain values that pass between stages. Knows no files, no torch, no formulas.
+
+Every record is frozen: a stage takes records and returns new ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor as its file's header describes it; its values stay on the disk."""
+
+    key: str
+    dtype: str  # the safetensors name: "F16", "BF16", "F8_E4M3", "I64", "BOOL" …
+    shape: tuple[int, ...]  # () for a scalar
+    offset: int  # bytes from the start of its source, where the first element lies
+    nbytes: int
+    source: int = 0  # index into the checkpoint's sources (files, or blocks of memory)
+
+    @property
+    def numel(self) -> int:
+        """Number of elements; 1 for a scalar, 0 for an empty marker."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two tensors of one shape that stand for the same weights."""
+
+    a: TensorInfo
+    b: TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeMismatch:
+    """A key that both models have, with shapes that cannot be compared element by element."""
+
+    key: str
+    shape_a: tuple[int, ...]
+    shape_b: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """What two models have in common, in A's header order, and what they have not."""
+
+    pairs: tuple[Pair, ...]
+    only_in_a: tuple[str, ...]
+    only_in_b: tuple[str, ...]
+    shape_mismatch: tuple[ShapeMismatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Where one key stands on the four axes."""
+
+    part: str  # "unet", "text_encoder", "vae", "transformer", "ema", "other" …
+    block: str  # "IN00", "M00", "OUT11", "L07", "ENC00", "VAE", "BASE" …
+    component: str  # a path, coarse to fine: "transformer_blocks/attn2/to_k"
+    kind: str  # "weight", "bias" or "other"
+    group: str  # the leading part of `component` at which rankings group: "transformer_blocks/attn2"
+    counted: bool = True  # False: EMA copy, schedule, marker, integer; in no total unless named
+
+
+@dataclass(frozen=True, slots=True)
+class Categorized:
+    """The labels of every key of one model."""
+
+    architecture: str  # "sd1", "generic" …
+    title: str  # "Stable Diffusion 1.x", for people
+    blocks: tuple[str, ...]  # the blocks that block weights address, in network order
+    labels: Mapping[str, Labels]  # by raw key
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What one streaming pass measures of a pair of tensors a and b, with d = b − a.
+
+    Sums add: the record of two chunks, keys or models together is the sum of their records, in
+    fp64. `numel` and `nonfinite_*` count every element. `n` counts the positions that are finite
+    on both sides, and `numeric` those of them that are stored as floating point on both sides:
+    every sum from `sum_a` on runs over these alone. Integers and booleans are compared for
+    equality (`changed`) and enter no sum.
+    """
+
+    numel: int = 0
+    n: int = 0
+    numeric: int = 0
+    nonfinite_a: int = 0
+    nonfinite_b: int = 0
+    changed: int = 0  # positions with a ≠ b
+    sign_flips: int = 0  # positions with a·b < 0
+    sum_a: float = 0.0
+    sum_b: float = 0.0
+    sum_aa: float = 0.0
+    sum_bb: float = 0.0
+    sum_dd: float = 0.0
+    sum_ab: float = 0.0
+    sum_abs_d: float = 0.0
+    max_abs_d: float = 0.0  # adds as a maximum
+    sum_ulp_sq: float = 0.0  # Σ ulp(a)², ulp = spacing in the coarser of the two storage dtypes
+
+    def __add__(self, other: Sums) -> Sums:
+        """The record of both samples together; `max_abs_d` is the larger one."""
+        values = {
+            f.name: max(self.max_abs_d, other.max_abs_d)
+            if f.name == "max_abs_d"
+            else getattr(self, f.name) + getattr(other, f.name)
+            for f in fields(self)
+        }
+        return Sums(**values)
+
+
+def add_sums(records: Iterable[Sums]) -> Sums:
+    """The record of all samples together; the empty record of none."""
+    columns = list(zip(*([getattr(s, f.name) for f in fields(Sums)] for s in records), strict=True))
+    if not columns:
+        return Sums()
+    values = {
+        # fsum rounds once: the result depends neither on the order nor on how a sample was cut
+        f.name: max(column)
+        if f.name == "max_abs_d"
+        else (sum(column) if isinstance(column[0], int) else math.fsum(column))
+        for f, column in zip(fields(Sums), columns, strict=True)
+    }
+    return Sums(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyScan:
+    """One paired tensor: its names, its place on the axes, and what was measured of it."""
+
+    key: str  # A's raw name
+    key_b: str
+    shape: tuple[int, ...]
+    dtype_a: str
+    dtype_b: str
+    labels: Labels
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId:
+    """Which file was measured. The fingerprint depends on its content, not on path or time."""
+
+    path: str
+    bytes: int
+    fingerprint: str  # "sha256:…"
+    architecture: str
+    title: str = ""
+    keys: int = 0
+    dtypes: Mapping[str, int] | None = None  # dtype -> elements
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """All that a scan found; the only thing that crosses from `analyzer` to `reports`."""
+
+    tool: str  # "mergescope 0.1.0"
+    created: str  # ISO 8601, UTC
+    a: ModelId
+    b: ModelId
+    blocks: tuple[str, ...]  # in network order
+    keys: tuple[KeyScan, ...]
+    only_in_a: tuple[str, ...]
+    only_in_b: tuple[str, ...]
+    shape_mismatch: tuple[ShapeMismatch, ...]

@@ -6,8 +6,9 @@ Every record is frozen: a stage takes records and returns new ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +106,35 @@ class Sums:
     sum_ulp_sq: float = 0.0  # Σ ulp(a)², ulp = spacing in the coarser of the two storage dtypes
 
     def __add__(self, other: Sums) -> Sums:
-        """The record of both samples together; `max_abs_d` is the larger one."""
-        values = {
-            f.name: max(self.max_abs_d, other.max_abs_d)
-            if f.name == "max_abs_d"
-            else getattr(self, f.name) + getattr(other, f.name)
-            for f in fields(self)
-        }
-        return Sums(**values)
+        """The record of both samples together."""
+        return add_sums([self, other])
 
 
 def add_sums(records: Iterable[Sums]) -> Sums:
-    """The record of all samples together; the empty record of none."""
-    columns = list(zip(*([getattr(s, f.name) for f in fields(Sums)] for s in records), strict=True))
-    if not columns:
-        return Sums()
-    values = {
-        # fsum rounds once: the result depends neither on the order nor on how a sample was cut
-        f.name: max(column)
-        if f.name == "max_abs_d"
-        else (sum(column) if isinstance(column[0], int) else math.fsum(column))
-        for f, column in zip(fields(Sums), columns, strict=True)
+    """The record of all samples together; the empty record of none.
+
+    Every sum is rounded once (fsum), so the result depends neither on the order of the records nor
+    on how they are grouped, beyond the rounding of the parts themselves.
+    """
+    rows = list(records)
+    if len(rows) == 1:
+        return rows[0]
+    values: dict[str, Any] = {
+        f.name: (max if f.name == "max_abs_d" else _add)([getattr(row, f.name) for row in rows])
+        for f in fields(Sums)
+        if rows
     }
     return Sums(**values)
+
+
+def _add(column: Sequence[float]) -> float:
+    """The sum, exact for counts; ±inf or NaN where fp64 overflows, which fsum refuses to return."""
+    if isinstance(column[0], int):
+        return sum(column)
+    try:
+        return math.fsum(column)
+    except (OverflowError, ValueError):
+        return sum(column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +176,35 @@ class Scan:
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
     shape_mismatch: tuple[ShapeMismatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about a scan, the number that supports it, and what to select to act on it."""
+
+    text: str
+    statistic: str  # a name of `analyzer.statistics`, or "count"
+    value: float | None
+    selector: str  # "" where there is nothing to select
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a merge does with one key, and why."""
+
+    key: str
+    verb: str  # "keep", "cast", "merge", "take", "reset", "add"
+    alpha: float | None  # None where no arithmetic is in question
+    reason: str
+    dtype: str  # of the output
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One action for every key of the output, in A's header order, and what to tell the user."""
+
+    actions: tuple[Action, ...]
+    dropped: tuple[str, ...]  # keys that only B has and the output has not
+    warnings: tuple[str, ...]
+    metadata: Mapping[str, str]

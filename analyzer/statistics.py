@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 
 from analyzer.records import Sums
 
@@ -19,7 +19,7 @@ Formula = Callable[[Sums], float | None]
 class Statistic:
     """One entry of the table: what is computed, in which unit, and how to read it."""
 
-    formula: Formula
+    formula: Formula | None
     symbol: str  # the formula as people write it
     unit: str
     range: str
@@ -33,9 +33,10 @@ def evaluate(sums: Sums, *, total: Sums) -> dict[str, float | None]:
 
     `energy_share` is the group's Σd² over that of `total`; None if nothing changed at all.
     """
-    values = {name: statistic.formula(sums) for name, statistic in STATISTICS.items()}
+    values = {name: statistic.formula(sums) for name, statistic in STATISTICS.items() if statistic.formula}
     values["energy_share"] = energy_share(sums, total)
-    return values
+    # Sums of fp64 weights near 1e300 overflow: what they would give is not known, so it is undefined.
+    return {name: v if v is not None and isfinite(v) else None for name, v in values.items()}
 
 
 def energy_share(sums: Sums, total: Sums) -> float | None:
@@ -183,7 +184,12 @@ STATISTICS: Mapping[str, Statistic] = {
         relative_change, "‖d‖ / ‖a‖", "", "0 …", "0.1 = moved by a tenth of its own length", "relative change"
     ),
     "rms_delta": Statistic(
-        rms_delta, "√(Σd²/n)", "weights", "0 …", "typical change of one number, large ones weigh more", "rms Δ"
+        rms_delta,
+        "√(Σd²/n)",
+        "weights",
+        "0 …",
+        "typical change of one number, large ones weigh more",
+        "rms Δ",
     ),
     "mean_abs_delta": Statistic(
         mean_abs_delta, "Σ|d|/n", "weights", "0 …", "mean change of one number", "mean |Δ|"
@@ -199,7 +205,12 @@ STATISTICS: Mapping[str, Statistic] = {
         changed_fraction, "#(a ≠ b) / n", "", "0 … 1", "share of the numbers that differ at all", "changed"
     ),
     "sign_flip_fraction": Statistic(
-        sign_flip_fraction, "#(a·b < 0) / n", "", "0 … 1", "share of the numbers that changed sign", "sign flips"
+        sign_flip_fraction,
+        "#(a·b < 0) / n",
+        "",
+        "0 … 1",
+        "share of the numbers that changed sign",
+        "sign flips",
     ),
     "nonfinite_a": Statistic(
         lambda s: s.nonfinite_a, "count", "elements", "0 …", "NaN and Inf in A", "non-finite A"
@@ -208,7 +219,12 @@ STATISTICS: Mapping[str, Statistic] = {
         lambda s: s.nonfinite_b, "count", "elements", "0 …", "NaN and Inf in B", "non-finite B"
     ),
     "rounding_floor": Statistic(
-        rounding_floor, "√(Σulp(a)²/12)", "weights", "0 …", "the change that rounding alone would leave", "rounding"
+        rounding_floor,
+        "√(Σulp(a)²/12)",
+        "weights",
+        "0 …",
+        "the change that rounding alone would leave",
+        "rounding",
     ),
     "change_to_rounding": Statistic(
         change_to_rounding,
@@ -218,9 +234,8 @@ STATISTICS: Mapping[str, Statistic] = {
         "about 1 or less: only rounding differs",
         "Δ / rounding",
     ),
-    # The one statistic that needs the whole scan beside the group; `evaluate` fills it in.
     "energy_share": Statistic(
-        lambda s: None,
+        None,  # the one that needs the whole scan beside the group: see `energy_share`
         "Σd² of the group / Σd² of the scan",
         "",
         "0 … 1",

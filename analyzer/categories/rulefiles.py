@@ -1,0 +1,256 @@
+"""Rule files: one TOML for each architecture, read and checked.
+
+A file holds, with key templates as `analyzer/categories/templates.py` describes them:
+
+    name = "sd1"                            # short, for files and options
+    title = "Stable Diffusion 1.x"          # for people
+    blocks = ["IN00..IN11", "M00"]          # what block weights address, in network order
+
+    [[require]]                             # a model is of this architecture if every `require` finds
+    keys = ["output_blocks.{n:9..11}.**"]   # one of its tensors by one of these keys, and no `refuse`
+    axes = 4                                # does; `axes` (optional) is the tensor's number of axes
+    [[refuse]]
+    keys = ["label_emb.**"]
+
+    [places.input]                          # a region of the network, so that rules need not repeat it
+    at = ["model.input_blocks.{n:0..11}", "input_blocks.{n:0..11}"]
+    part = "unet"
+    block = "IN{n:02}"                      # optional, else BASE
+
+    [[rule]]                                # the first rule that matches a key wins
+    places = ["input"]                      # its `key` continues every `at` of these
+    key = "{attn:attn1|attn2}.to_out.0.*"
+    component = "transformer/{attn}/to_out"
+    group = 2                               # optional, else 1: segments at which rankings group
+    block = "IN{n:02}"                      # optional, else the place's
+
+    [[example]]                             # replayed by the tests
+    key = "input_blocks.4.attn2.to_out.0.bias"
+    part = "unet"
+    block = "IN04"
+    component = "transformer/attn2/to_out"
+    group = "transformer/attn2"
+
+Kinds, tables and markers are the same everywhere (`analyzer/categories/names.py`). What `{rest:**}` captures
+loses its numbers and its `weight` or `bias` when a component names it. Refused, all problems of a
+file at once: a rule that could give a block which `blocks` does not list (BASE and VAE apart), a
+component that is empty, says nothing or would break selectors, and every unknown field.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from analyzer.categories import templates
+from analyzer.categories.names import BASE, VAE, Position, clean
+from analyzer.categories.rules import Evidence, Example, Pattern, Rule, Rules, build_index, pattern_of
+from analyzer.categories.templates import Segment, TemplateError
+from analyzer.errors import AnalyzerError
+
+T = TypeVar("T")
+
+
+def load(file: Path | Traversable) -> Rules:
+    """The rules of a TOML file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnalyzerError(f"{file}: cannot read the rules ({error}); give a TOML file") from error
+    return parse(text, source=str(file))
+
+
+def parse(text: str, *, source: str) -> Rules:
+    """The rules of a TOML text; `source` names it in messages."""
+    try:
+        document = _Table("the file", "", tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise AnalyzerError(f"{source}: the rules are not valid TOML: {error}") from error
+    problems: list[str] = []
+    heads = _collect([document], _head, problems)
+    places = dict(_collect(document.tables("places"), _place, problems))
+    required = _collect(document.rows("require"), _evidence, problems)
+    refused = _collect(document.rows("refuse"), _evidence, problems)
+    examples = _collect(document.rows("example"), _example, problems)
+    # Without a head every rule would seem to give wrong blocks.
+    patterns = _rules(document, places, heads[0].blocks, problems) if heads else ()
+    if problems:
+        raise AnalyzerError(f"{source}: {'; '.join(problems)}")
+    return Rules(
+        heads[0].name,
+        heads[0].title,
+        heads[0].blocks,
+        required=tuple(required),
+        refused=tuple(refused),
+        patterns=patterns,
+        index=build_index(patterns),
+        examples=tuple(examples),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of the file, for reading it field by field; every complaint is a TemplateError."""
+
+    where: str  # for messages: "rule 3", "place input"
+    name: str  # its number or name alone
+    fields: Any  # what stands there; `only` makes sure that it is a table
+
+    def only(self, *allowed: str) -> None:
+        """Refuse what is no table, and every field that is not one of these."""
+        if not isinstance(self.fields, dict):
+            raise TemplateError(f"must be a table, it is {self.fields!r}")
+        if unknown := sorted(set(self.fields) - set(allowed)):
+            raise TemplateError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
+
+    def text(self, field: str, default: str | None = None) -> str:
+        """A text that is not empty."""
+        value = self.fields.get(field, default)
+        if not isinstance(value, str) or not value:
+            raise TemplateError(f"{field} must be a text that is not empty, it is {value!r}")
+        return value
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts that is not empty; the texts may be."""
+        value = self.fields.get(field)
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise TemplateError(f"{field} must be a list of texts that is not empty, it is {value!r}")
+        return tuple(value)
+
+    def number(self, field: str) -> int | None:
+        """An integer from 0 on, None if the field is missing."""
+        value = self.fields.get(field)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise TemplateError(f"{field} must be an integer from 0 on, it is {value!r}")
+        return value
+
+    def rows(self, field: str) -> list[_Table]:
+        """The tables of an array of tables, `[[field]]`, numbered from 1."""
+        value = self.fields.get(field, [])
+        rows = value if isinstance(value, list) else [value]
+        return [_Table(f"{field} {number}", str(number), row) for number, row in enumerate(rows, 1)]
+
+    def tables(self, field: str) -> list[_Table]:
+        """The named tables below a field, `[field.name]`."""
+        value = self.fields.get(field, {})
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        return [_Table(f"{field}.{name}", name, table) for name, table in items]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    name: str
+    title: str
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    at: tuple[str, ...]  # key templates; "" for the top of the file
+    part: str
+    block: str  # a template
+
+
+def _collect(tables: Iterable[_Table], read: Callable[[_Table], T], problems: list[str]) -> list[T]:
+    """What `read` makes of each table; what it complains about is added to `problems`."""
+    results: list[T] = []
+    for table in tables:
+        try:
+            results.append(read(table))
+        except TemplateError as error:
+            problems.append(f"{table.where}: {error}")
+    return results
+
+
+def _head(table: _Table) -> _Head:
+    table.only("name", "title", "blocks", "require", "refuse", "places", "rule", "example")
+    if not table.rows("rule"):
+        raise TemplateError("has no [[rule]]")
+    return _Head(table.text("name"), table.text("title"), _blocks(table.texts("blocks")))
+
+
+def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
+    """The names of the blocks in order, with ranges such as IN00..IN11 spelled out."""
+    names: list[str] = []
+    for entry in entries:
+        if not (match := _BLOCKS.fullmatch(entry)):
+            raise TemplateError(f"blocks has {entry!r}: write M00 or IN00..IN11")
+        stem, first, last = match["stem"], match["first"], match["last"] or match["first"]
+        names += [f"{stem}{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    if len(names) != len(set(names)):
+        raise TemplateError("blocks names one block twice")
+    return tuple(names)
+
+
+def _place(table: _Table) -> tuple[str, _Place]:
+    table.only("at", "part", "block")
+    for at in table.texts("at"):
+        templates.parse(at)
+    if not _PART.fullmatch(part := table.text("part")):
+        raise TemplateError(f"part {part!r} must be a word of small letters such as unet")
+    return table.name, _Place(table.texts("at"), part, table.text("block", BASE))
+
+
+def _rules(
+    document: _Table, places: Mapping[str, _Place], blocks: Collection[str], problems: list[str]
+) -> tuple[Pattern, ...]:
+    groups = _collect(document.rows("rule"), lambda row: _patterns(row, places, blocks), problems)
+    return tuple(pattern for group in groups for pattern in group)
+
+
+def _patterns(row: _Table, places: Mapping[str, _Place], blocks: Collection[str]) -> list[Pattern]:
+    """One rule at all its places."""
+    row.only("places", "key", "component", "group", "block")
+    component, group = row.text("component"), row.number("group")
+    _check_component(component)
+    group = 1 if group is None else group
+    if not 1 <= group <= component.count("/") + 1:
+        raise TemplateError(f"group = {group} is not within 1 … the segments of {component!r}")
+    patterns = []
+    for name in row.texts("places"):
+        if not (place := places.get(name)):
+            raise TemplateError(f"there is no place {name!r}, only {', '.join(sorted(places)) or 'none'}")
+        rule = Rule(int(row.name), place.part, row.text("block", place.block), component, group)
+        for at in place.at:
+            segments = templates.parse(f"{at}.{row.text('key')}" if at else row.text("key"))
+            _check_captures(rule, segments, {*blocks, BASE, VAE})
+            patterns.append(pattern_of(rule, segments))
+    return patterns
+
+
+def _check_component(component: str) -> None:
+    """Refuse what is not a path of clean words and placeholders."""
+    for word in component.split("/"):
+        bare = templates.fill(word, dict.fromkeys(templates.holes(word), "x"))
+        if clean(bare) != bare:
+            raise TemplateError(f"component {component!r} must not have a segment {word!r}")
+
+
+def _check_captures(rule: Rule, segments: Iterable[Segment], blocks: Collection[str]) -> None:
+    """Refuse names that the key does not capture, and blocks that the file does not list."""
+    segments = tuple(segments)
+    if missing := templates.holes(rule.component) - {segment.name for segment in segments}:
+        raise TemplateError(f"the key captures no {', '.join(sorted(missing))} for {rule.component!r}")
+    if stray := set(templates.fillings(rule.block, segments)) - set(blocks):
+        raise TemplateError(f"{rule.block!r} can give {min(stray)}, which `blocks` does not list")
+
+
+def _evidence(row: _Table) -> Evidence:
+    row.only("keys", "axes")
+    keys = [templates.parse(key) for key in row.texts("keys")]
+    return Evidence(templates.any_matcher(keys), row.number("axes"))
+
+
+def _example(row: _Table) -> Example:
+    axes = ("part", "block", "component", "group")
+    row.only("key", *axes)
+    return Example(row.text("key"), Position(*(row.text(axis) for axis in axes)))
+
+
+_PART = re.compile(r"[a-z][a-z0-9_]*")
+_BLOCKS = re.compile(r"(?P<stem>[A-Z]+)(?P<first>[0-9]{1,4})(?:\.\.(?P=stem)(?P<last>[0-9]{1,4}))?")

@@ -1,0 +1,144 @@
+"""The rules of one architecture: how to know it, and where each of its keys stands.
+
+Knows compiled templates and names; refuses to read files (`analyzer/categories/rulefiles.py` does, and
+describes the format) and to judge dtypes and shapes beyond a number of axes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from analyzer.categories.names import Position, clean, path
+from analyzer.categories.templates import Segment, dotless_matcher, fill, matcher
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to say of the keys that match."""
+
+    number: int  # its place in the file, from 1
+    part: str
+    block: str  # a template
+    component: str  # a template
+    group: int  # leading segments of the component by which rankings group
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One rule at one place."""
+
+    rule: Rule
+    first: tuple[str, ...] | None  # what the first segment can be; None if open
+    depth: int  # segments of the keys that it matches; the fewest if `open_name` is set
+    keys: re.Pattern[str]
+    dotless: re.Pattern[str] | None  # the keys below `model.` without dots; None for all others
+    open_name: str | None  # the capture of one segment or more, if the template ends with one
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A sort of tensor whose presence tells architectures apart."""
+
+    keys: re.Pattern[str]
+    axes: int | None  # None: any number of axes
+
+    def found(self, tensors: Iterable[tuple[str, int]]) -> bool:
+        """True if one of the names, given with their numbers of axes, is of this sort."""
+        return any(self.keys.fullmatch(name) for name, axes in tensors if self.axes in (None, axes))
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A key, and where the rules must put it."""
+
+    key: str
+    position: Position
+
+
+# For 0, 1, 2 … segments in a key, and for its first segment, the patterns that can match it. The last
+# entry holds for all longer keys, "" for all other first segments.
+Index = tuple[dict[str, tuple[Pattern, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One architecture, ready for use."""
+
+    name: str
+    title: str
+    blocks: tuple[str, ...]  # in network order
+    required: tuple[Evidence, ...]
+    refused: tuple[Evidence, ...]
+    patterns: tuple[Pattern, ...]  # in the order of the file: the first that matches wins
+    index: Index
+    examples: tuple[Example, ...]
+
+    def fit(self, tensors: Sequence[tuple[str, int]]) -> bool:
+        """True if a model with these names and numbers of axes is of this architecture."""
+        return (
+            bool(self.required)
+            and all(evidence.found(tensors) for evidence in self.required)
+            and not any(evidence.found(tensors) for evidence in self.refused)
+        )
+
+    def position(self, key: str) -> Position | None:
+        """Where the first rule that matches puts a key; None if no rule knows it."""
+        for pattern in self._candidates(key):
+            if match := pattern.keys.fullmatch(key):
+                return _position(pattern, match)
+        return None
+
+    def rule_of(self, key: str) -> Rule | None:
+        """The first rule that matches a key; None if no rule knows it."""
+        return next((p.rule for p in self._candidates(key) if p.keys.fullmatch(key)), None)
+
+    def restore_dots(self, name: str) -> str | None:
+        """The key that is `model.` and `name` with its dots put back; None if no rule knows it."""
+        for pattern in self.patterns if len(name) <= _MAX_DOTLESS else ():
+            if pattern.dotless and (match := pattern.dotless.fullmatch(name)):
+                return ".".join(("model", *match.groups()))
+        return None
+
+    def _candidates(self, key: str) -> tuple[Pattern, ...]:
+        by_first = self.index[min(key.count(".") + 1, len(self.index) - 1)]
+        return by_first.get(key.partition(".")[0]) or by_first[""]
+
+
+def pattern_of(rule: Rule, segments: Sequence[Segment]) -> Pattern:
+    """A rule at one place: `segments` are the place's and the rule's."""
+    last = segments[-1]
+    below_model = segments[0].values == ("model",) and not last.open_end
+    return Pattern(
+        rule,
+        first=segments[0].values,
+        depth=len(segments),
+        keys=matcher(segments),
+        dotless=dotless_matcher(segments[1:]) if below_model else None,
+        open_name=last.name if last.open_end else None,
+    )
+
+
+def build_index(patterns: Sequence[Pattern]) -> Index:
+    """The patterns by what can be seen of a key at once."""
+    words = {word for pattern in patterns for word in pattern.first or ()}
+    deepest = max((pattern.depth for pattern in patterns), default=0)
+    index = []
+    for depth in range(deepest + 2):
+        fitting = [p for p in patterns if p.depth == depth or (p.open_name and p.depth < depth)]
+        index.append({w: tuple(p for p in fitting if not p.first or w in p.first) for w in ("", *words)})
+    return tuple(index)
+
+
+def _position(pattern: Pattern, match: re.Match[str]) -> Position:
+    raw = match.groupdict()
+    words = {n: path(value)[0] if n == pattern.open_name else clean(value) for n, value in raw.items()}
+    rule = pattern.rule
+    component = fill(rule.component, words)
+    group = "/".join(component.split("/", rule.group)[: rule.group])
+    return Position(rule.part, fill(rule.block, raw), component, group)
+
+
+# Longer names are not tried without dots: the search is not linear in the length, and no model has them.
+_MAX_DOTLESS = 300

@@ -1,0 +1,75 @@
+"""The `mergescope` command: options in, one library call, message and exit code out.
+
+The only place that catches AnalyzerError, prints, or exits. Commands import what they need inside
+their functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from analyzer import __version__
+from analyzer.cli.demo import demo
+from analyzer.cli.merge import merge
+from analyzer.cli.rank import rank, report
+from analyzer.cli.scan import scan
+from analyzer.errors import AnalyzerError
+
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mergescope")
+def mergescope() -> None:
+    r"""Show what differs between two models, and merge only what you choose.
+
+    \b
+    mergescope scan a.safetensors b.safetensors -o scan.json   measure once
+    mergescope rank scan.json --axis block                     look from any side
+    mergescope report scan.json -o report.html                 look at all of it
+    mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
+    mergescope demo                                            try all of it now
+    """
+
+
+for _command in (scan, rank, report, merge, demo):
+    mergescope.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 wrong input, 2 wrong usage, 3 --fail-on, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run the command line in this process and return the exit code."""
+    try:
+        code = mergescope.main(prog_name="mergescope", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except AnalyzerError as error:
+        from analyzer.cli.terminal import printable
+
+        click.echo(f"Error: {printable(str(error))}", err=True)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; nothing was left behind.", err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:  # `mergescope rank … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """A polite kill cleans up like Ctrl-C."""
+    raise KeyboardInterrupt

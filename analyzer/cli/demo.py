@@ -1,0 +1,95 @@
+"""`mergescope demo`: the whole main job on the two models that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from analyzer.cli import options
+
+_ONLY = "self_attn"  # the category that the demo takes from the fine-tune
+_PROMPT = "A portrait of "
+
+
+@click.command()
+@click.argument(
+    "folder", metavar="[DIR]", default="mergescope-demo", type=click.Path(path_type=Path, file_okay=False)
+)
+@options.compute
+@options.quiet
+def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
+    """Scan, report and merge a small model and its fine-tune, into DIR (default: mergescope-demo)."""
+    from analyzer import checkpoints, scanfile
+    from analyzer.cli import terminal
+    from analyzer.cli.rank import render_report
+    from analyzer.demo import base_path, fine_tune_path
+    from analyzer.devices import resolve_device
+    from analyzer.errors import OutputError
+    from analyzer.kinship import findings
+    from analyzer.merge import merge, plan_merge
+    from analyzer.ranking import rank
+    from analyzer.recipe import Recipe
+    from analyzer.scan import scan
+    from analyzer.writer import write_file
+
+    where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
+    with checkpoints.open_checkpoint(base_path()) as a, checkpoints.open_checkpoint(fine_tune_path()) as b:
+        result = scan(a, b, device=where, threads=threads)
+        write_file(folder / "scan.json", scanfile.dumps(result), inputs=a.files)
+        write_file(folder / "report.html", render_report(result, plotlyjs="inline"), inputs=a.files)
+        wish = Recipe(only=_ONLY)
+        merged = folder / "merged.safetensors"
+        merge(a, b, plan_merge(a, b, wish), wish, out=merged, force=True, device=where, threads=threads)
+    if quiet:
+        return
+    terminal.print_scan(result, findings(result), rank(result), by="relative_change")
+    _print_effect(merged)
+    terminal.print_written([folder / name for name in ("scan.json", "report.html", "merged.safetensors")])
+    _print_next_steps(folder)
+
+
+def _print_effect(merged: Path) -> None:
+    """What the merge did to the model's behaviour: its loss on both styles, and one sample."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+    from safetensors.torch import load_file
+
+    from analyzer.demo import base_path, fine_tune_path
+    from analyzer.demo.captions import STYLES
+    from analyzer.demo.model import held_out_loss, sample
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("bits per character on")
+    for style in STYLES:
+        table.add_column(style, justify="right")
+    table.add_column(f"what it makes of {_PROMPT!r}")
+    for name, path in (
+        ("A, the base model", base_path()),
+        ("B, its fine-tune", fine_tune_path()),
+        (f"A with B's {_ONLY}", merged),
+    ):
+        weights = load_file(path)
+        losses = [f"{held_out_loss(weights, style):.2f}" for style in STYLES]
+        table.add_row(name, *losses, Text(sample(weights, _PROMPT, 1)))
+    console = Console(highlight=False)
+    console.print(f"\nmerged with --only {_ONLY}:")
+    console.print(table)
+    console.print()
+
+
+def _print_next_steps(folder: Path) -> None:
+    from analyzer.demo import base_path, fine_tune_path
+
+    click.echo(
+        f"\nLook at it:  open {folder / 'report.html'} in a browser"
+        f"\n             mergescope rank {folder / 'scan.json'} --axis block"
+        f"\nThe models:  A {base_path()}"
+        f"\n             B {fine_tune_path()}"
+        "\nYour own:    mergescope scan A B -o scan.json --report report.html"
+    )

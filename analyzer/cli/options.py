@@ -1,0 +1,58 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from analyzer.errors import AnalyzerError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MODEL = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def quiet(command: Command) -> Command:
+    """--quiet, for every command."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings, no summary.")(command)
+
+
+def compute(command: Command) -> Command:
+    """--device and --threads, for every command that touches tensors."""
+    command = click.option(
+        "--threads", type=click.IntRange(min=1), metavar="N", help="Default: one a processor."
+    )(command)
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="Where to compute.",
+    )(command)
+
+
+def only(command: Command) -> Command:
+    """--only SELECTOR."""
+    return click.option(
+        "--only",
+        metavar="SELECTOR",
+        help="Which keys: attn2  attn1,attn2,weight  U-Net,OUT03..OUT08  '!bias'  'key:*.to_k.*'",
+    )(command)
+
+
+def set_option(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:
+    """'SELECTOR=F' as (selector, F); the last "=" divides, for a glob may hold one."""
+    pairs = []
+    for text in values:
+        selector, sign, number = text.rpartition("=")
+        try:
+            pairs.append((selector.strip(), float(number)))
+        except ValueError:
+            sign = ""
+        if not sign or not selector.strip():
+            raise AnalyzerError(f"--set {text!r}: write a selector and an alpha, as in --set 'attn2=0.5'")
+    return tuple(pairs)

@@ -1,0 +1,187 @@
+"""What a person sees in the terminal: tables, progress, warnings. Knows records, no formulas."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from analyzer.ranking import RankRow
+from analyzer.records import Finding, ModelId, Scan
+from analyzer.statistics import STATISTICS
+
+_BAR_CELLS = 8
+_BAR_PLACE = 3  # of the columns behind the name
+_SHORTEST_NAME = 8
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+_COLUMNS = ("relative_change", "cosine", "norm_ratio", "changed_fraction", "energy_share")
+_SHARES = {"changed_fraction", "energy_share", "sign_flip_fraction"}
+_COUNTS = {"numel", "nonfinite_a", "nonfinite_b"}
+WARNED = {"nonfinite_a", "nonfinite_b"}  # findings that go to stderr, and so not into the summary
+_LISTED = 3  # how many keys a summary names before it says "and N more"
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out: names come from strangers' files."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def warn(text: str) -> None:
+    """One warning on stderr."""
+    console = Console(stderr=True, highlight=False)
+    console.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A callback (bytes done, bytes in all) that draws a bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(what), BarColumn(bar_width=None), DownloadColumn(),
+        TransferSpeedColumn(), TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_scan(scan: Scan, findings: Sequence[Finding], ranking: Sequence[RankRow], *, by: str) -> None:
+    """The summary of a scan on stdout: who, what pairs, what was found, and the ranking."""
+    console = Console(highlight=False)
+    for name, model in (("A", scan.a), ("B", scan.b)):
+        console.print(Text.assemble((f"{name}  ", "bold"), _model_line(model)), soft_wrap=True)
+    console.print(Text(_pairing_line(scan)), soft_wrap=True)
+    console.print()
+    for finding in findings:
+        if finding.statistic not in WARNED:
+            style = "bold yellow" if "trained apart" in finding.text else ""
+            console.print(Text(f"• {printable(finding.text)}", style=style))
+    console.print()
+    print_ranking(ranking, by=by, console=console)
+
+
+def print_written(files: Sequence[Path]) -> None:
+    """Where the results are."""
+    console = Console(highlight=False)
+    for file in files:
+        console.print(Text(f"wrote {printable(str(file))}"), soft_wrap=True)
+
+
+def print_ranking(ranking: Sequence[RankRow], *, by: str, console: Console | None = None) -> None:
+    """Groups as a table of 80 columns, with a bar for the statistic that orders it."""
+    console = console or Console(highlight=False)
+    columns = [by, *(c for c in _COLUMNS if c != by)]
+    largest = max((abs(row.statistics[by] or 0.0) for row in ranking), default=0.0)
+    rows = [
+        _ranking_cells(row, columns, largest, fancy=console.encoding.startswith("utf")) for row in ranking
+    ]
+    headings = ["keys", "size", _heading(by), "", *map(_heading, columns[1:])]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    taken = 0  # columns of the terminal that the numbers need; names make do with the rest
+    for place, heading in enumerate(headings):
+        is_bar = place == _BAR_PLACE
+        table.add_column(heading, justify="left" if is_bar else "right", no_wrap=True)
+        words = [*heading.split("\n"), *(cells[place + 1] for cells in rows)]
+        taken += 1 + max(_BAR_CELLS if is_bar else len(word) for word in words)
+    for cells in rows:
+        name = _shorten(cells[0], max(console.width - taken - 1, _SHORTEST_NAME))
+        styles = ("cyan" if place == _BAR_PLACE + 1 else "" for place in range(1, len(cells)))
+        table.add_row(name, *(Text(cell, style) for cell, style in zip(cells[1:], styles, strict=True)))
+    console.print(table)
+
+
+def format_value(statistic: str, value: float | None) -> str:
+    """A value with the digits that a reader can use; a dash where it is undefined."""
+    if value is None:
+        return "–"
+    if statistic in _COUNTS:
+        return human_count(int(value))
+    if statistic in _SHARES:
+        return "0" if value == 0 else f"{value:.1%}" if value >= 0.001 else "<0.1%"
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.1e}"
+
+
+def human_count(count: int) -> str:
+    """1234567 as "1.2M"."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
+
+
+def human_bytes(count: int) -> str:
+    """Decimal units, as disks and download pages count."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count} bytes"
+
+
+def list_some(keys: Sequence[str]) -> str:
+    """The first few keys, and how many more there are."""
+    more = f" and {len(keys) - _LISTED:,} more" if len(keys) > _LISTED else ""
+    return ", ".join(printable(key) for key in keys[:_LISTED]) + more
+
+
+def _model_line(model: ModelId) -> str:
+    dtypes = sorted((model.dtypes or {}).items(), key=lambda item: -item[1])
+    names = " + ".join(name for name, _ in dtypes[:3])
+    return f"{printable(Path(model.path).name)}  {human_bytes(model.bytes)}  {names}  {model.title}"
+
+
+def _pairing_line(scan: Scan) -> str:
+    lines = [f"{len(scan.keys):,} keys compared"]
+    for what, keys in (
+        ("only in A", scan.only_in_a),
+        ("only in B", scan.only_in_b),
+        ("of different shape", tuple(m.key for m in scan.shape_mismatch)),
+    ):
+        if keys:
+            lines.append(f"{len(keys):,} {what}: {list_some(keys)}")
+    return "\n".join(lines)
+
+
+def _ranking_cells(row: RankRow, columns: Sequence[str], largest: float, *, fancy: bool) -> list[str]:
+    """One line of the ranking: name, keys, size, the ordering statistic, its bar, the others."""
+    values = [format_value(column, row.statistics[column]) for column in columns]
+    share = abs(row.statistics[columns[0]] or 0.0) / largest if largest else 0.0
+    bar = _bar(share, fancy=fancy)
+    return [printable(row.name), f"{row.keys:,}", human_count(row.sums.numel), values[0], bar, *values[1:]]
+
+
+def _shorten(name: str, width: int) -> Text:
+    """The name, with its middle left out where it is too long: both ends tell names apart."""
+    if len(name) > width:
+        tail = (width - 1) // 2
+        name = f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+    return Text(name)
+
+
+def _heading(statistic: str) -> str:
+    """A heading of few columns: two lines where the name is long."""
+    short = {"relative_change": "change", "norm_ratio": "|B|/|A|", "energy_share": "Δ² share"}
+    return short.get(statistic) or STATISTICS[statistic].title.replace(" ", "\n")
+
+
+def _bar(share: float, *, fancy: bool) -> str:
+    if not fancy:
+        return "#" * round(share * _BAR_CELLS)
+    eighths = round(share * _BAR_CELLS * 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]

@@ -1,0 +1,27 @@
+"""The demo pair that ships with the package: a tiny language model and its fine-tune.
+
+Owns where the two files lie, and imports nothing heavy. What they are stands in `README.md`, the
+network in `analyzer.demo.model`, its data in `analyzer.demo.captions`, its training in
+`analyzer.demo.train`.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+BASE_NAME = "base.safetensors"
+FINE_TUNE_NAME = "fine-tune.safetensors"
+
+
+def base_path() -> Path:
+    """A: the model trained on plain descriptions."""
+    return _shipped(BASE_NAME)
+
+
+def fine_tune_path() -> Path:
+    """B: A, trained on with comic-book captions of the same portraits."""
+    return _shipped(FINE_TUNE_NAME)
+
+
+def _shipped(name: str) -> Path:
+    # Wheels are installed unpacked, so that the resource is a file with a path.
+    return Path(str(files(__name__) / name))

@@ -1,0 +1,95 @@
+"""How floating-point formats are laid out, as numbers that a compiled loop can use.
+
+The only place that knows exponents and significands. Names are those of safetensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFormat:
+    """A binary floating-point format of at most 64 bits."""
+
+    code: int  # which branch of the compiled loops reads and writes it
+    bits: int
+    precision: int  # significand bits, the hidden one included: fp16 has 11
+    emin: int  # exponent of the smallest normal number: 2^emin
+    infinite: bool = True  # False: no Inf, the largest codes are finite (fp8 e4m3fn)
+
+    @property
+    def smallest_spacing(self) -> float:
+        """The spacing of subnormal numbers, and so the smallest ulp of all."""
+        return 2.0 ** (self.emin - self.precision + 1)
+
+
+FLOATS: Mapping[str, FloatFormat] = {
+    "F64": FloatFormat(code=0, bits=64, precision=53, emin=-1022),
+    "F32": FloatFormat(code=1, bits=32, precision=24, emin=-126),
+    "F16": FloatFormat(code=2, bits=16, precision=11, emin=-14),
+    "BF16": FloatFormat(code=3, bits=16, precision=8, emin=-126),
+    "F8_E4M3": FloatFormat(code=4, bits=8, precision=4, emin=-6, infinite=False),
+    "F8_E5M2": FloatFormat(code=5, bits=8, precision=3, emin=-14),
+}
+
+
+def ulp_parameters(dtype_a: str, dtype_b: str) -> tuple[float, float]:
+    """(scale, floor) with ulp(x) = max(2^⌊log2|x|⌋ · scale, floor) in the coarser of two formats.
+
+    Coarser is the one with fewer significand bits. fp16 against bf16 has no single coarser one
+    (bf16 has fewer bits, fp16 the larger spacing near zero), so the larger spacing counts, which is
+    the maximum of both scales and of both floors.
+    """
+    a, b = FLOATS[dtype_a], FLOATS[dtype_b]
+    incomparable = {dtype_a, dtype_b} == {"F16", "BF16"}
+    formats = [a, b] if incomparable else [min(a, b, key=lambda f: f.precision)]
+    return (
+        max(2.0 ** (1 - f.precision) for f in formats),
+        max(f.smallest_spacing for f in formats),
+    )
+
+
+def rounding_parameters(dtype: str) -> NDArray[np.int64]:
+    """What `narrow` needs to round fp64 to a format of 16 or 8 bits, as six integers.
+
+    [bits to drop, exponent offset in units of the result, bits of the smallest normal as fp64,
+    bits of the fp64 number whose ulp is the format's smallest spacing, largest code, NaN's code].
+    """
+    f = FLOATS[dtype]
+    mantissa = f.precision - 1
+    bias = 1 - f.emin
+    top = (1 << (f.bits - 1)) - 1  # all bits but the sign
+    infinity = (top >> mantissa) << mantissa
+    largest, nan = (infinity, infinity | (1 << (mantissa - 1))) if f.infinite else (top - 1, top)
+    return np.array(
+        [
+            52 - mantissa,
+            (1023 - bias) << mantissa,
+            (1023 + f.emin) << 52,
+            (1023 + f.emin - mantissa + 52) << 52,
+            largest,
+            nan,
+        ],
+        dtype=np.int64,
+    )
+
+
+def eight_bit_values(dtype: str) -> NDArray[np.float64]:
+    """The values of all 256 codes of an 8-bit format; Inf and NaN where a code is not finite."""
+    f = FLOATS[dtype]
+    mantissa = f.precision - 1
+    codes = np.arange(256)
+    exponent, fraction = (codes & 0x7F) >> mantissa, codes & ((1 << mantissa) - 1)
+    normal = np.ldexp(1.0 + fraction / (1 << mantissa), exponent - 1 + f.emin)
+    magnitude = np.where(exponent > 0, normal, fraction * f.smallest_spacing)
+    if f.infinite:
+        special = exponent == (0x7F >> mantissa)
+        magnitude = np.where(special, np.where(fraction == 0, np.inf, np.nan), magnitude)
+    else:
+        magnitude = np.where((codes & 0x7F) == 0x7F, np.nan, magnitude)
+    return np.where(codes >= 128, -magnitude, magnitude)

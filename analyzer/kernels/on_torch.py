@@ -1,0 +1,103 @@
+"""The same arithmetic in torch: for CUDA, and for a CPU where the compiled loops are not at hand.
+
+Slower than `analyzer.kernels.compiled` on a CPU, and equal to it: counts and maxima exactly, sums
+to the last bits of fp64, merged bytes exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from analyzer.kernels.formats import FLOATS, rounding_parameters, ulp_parameters
+
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+_EXPONENT_BITS = 0x7FF0000000000000
+_MAGNITUDE_BITS = 0x7FFFFFFFFFFFFFFF
+
+
+def measure(
+    raw_a: NDArray[np.uint8], dtype_a: str, raw_b: NDArray[np.uint8], dtype_b: str, device: str
+) -> NDArray[np.float64]:
+    """The sums of two byte strings of equally many elements, in the order of `compiled.N` … WIDTH."""
+    a = _widen(raw_a, dtype_a, device)
+    b = _widen(raw_b, dtype_b, device)
+    finite_a, finite_b = torch.isfinite(a), torch.isfinite(b)
+    both = finite_a & finite_b
+    nonfinite = torch.stack([(~finite_a).sum(), (~finite_b).sum()])
+    # Zeros add nothing to any sum or count below, and keep the shapes fixed: no element is moved.
+    a, b = torch.where(both, a, 0.0), torch.where(both, b, 0.0)
+    d = b - a
+    size = d.abs()
+    scale, floor = ulp_parameters(dtype_a, dtype_b)
+    power = (a.view(torch.int64) & _EXPONENT_BITS).view(torch.float64)
+    ulp = torch.where(a != 0, torch.clamp(power * scale, min=floor), 0.0)
+    largest = size.max() if size.numel() else size.sum()
+    counts = [both.sum(), *nonfinite, (a != b).sum(), ((a < 0) & (b > 0) | (a > 0) & (b < 0)).sum()]
+    sums = [a.sum(), b.sum(), a @ a, b @ b, d @ d, a @ b, size.sum(), largest, ulp @ ulp]
+    values: NDArray[np.float64] = torch.stack([v.to(torch.float64) for v in [*counts, *sums]]).cpu().numpy()
+    return values
+
+
+def blend(
+    raw_a: NDArray[np.uint8],
+    dtype_a: str,
+    raw_b: NDArray[np.uint8],
+    dtype_b: str,
+    alpha: float,
+    dtype_out: str,
+    device: str,
+) -> tuple[NDArray[np.uint8], int]:
+    """The bytes of a + alpha·(b − a), formed in fp64 and rounded once, and how many are not finite."""
+    a, b = _widen(raw_a, dtype_a, device), _widen(raw_b, dtype_b, device)
+    return _narrow(a + alpha * (b - a), dtype_out)
+
+
+def convert(raw: NDArray[np.uint8], dtype: str, dtype_out: str, device: str) -> tuple[NDArray[np.uint8], int]:
+    """The bytes of the same values in another format, rounded once, and how many are not finite."""
+    return _narrow(_widen(raw, dtype, device), dtype_out)
+
+
+def _widen(raw: NDArray[np.uint8], dtype: str, device: str) -> torch.Tensor:
+    """The elements as fp64 on the device, exactly; the bytes travel, not the widened values."""
+    # Empty slices of numpy have a stride of 0, which torch does not view as a wider dtype.
+    tensor = (
+        torch.from_numpy(raw).to(device) if raw.size else torch.empty(0, dtype=torch.uint8, device=device)
+    )
+    return tensor.view(TORCH_DTYPES[dtype]).to(torch.float64)
+
+
+def _narrow(values: torch.Tensor, dtype: str) -> tuple[NDArray[np.uint8], int]:
+    """fp64 values rounded to a format, to nearest and ties to even.
+
+    Not `values.to(dtype)`: torch goes from fp64 to fp16 by way of fp32 and so rounds twice.
+    """
+    if FLOATS[dtype].bits >= 32:
+        values = torch.where(torch.isnan(values), torch.nan, values)  # one code for every NaN
+        narrowed = values.to(TORCH_DTYPES[dtype])
+        not_finite = ~torch.isfinite(narrowed)
+        return narrowed.cpu().view(torch.uint8).numpy(), int(not_finite.sum())
+    drop, rebias, smallest_normal, magic, largest, nan = rounding_parameters(dtype).tolist()
+    bits = values.view(torch.int64)
+    magnitude = bits & _MAGNITUDE_BITS
+    normal = ((magnitude + ((1 << (drop - 1)) - 1) + ((magnitude >> drop) & 1)) >> drop) - rebias
+    magic_value = float(np.array(magic, dtype=np.int64).view(np.float64))
+    subnormal = (values.abs() + magic_value).view(torch.int64) - magic
+    code = torch.where(magnitude >= smallest_normal, normal, subnormal).clamp(max=largest)
+    infinite, is_nan = magnitude == _EXPONENT_BITS, magnitude > _EXPONENT_BITS
+    no_infinity = nan == largest + 1
+    code = torch.where(is_nan | infinite if no_infinity else is_nan, nan, code)
+    not_finite = infinite | is_nan if no_infinity else code >= largest
+    sign = 1 << (FLOATS[dtype].bits - 1)
+    code = torch.where((bits < 0) & (code != nan), code | sign, code)  # one code for every NaN
+    width = torch.int16 if FLOATS[dtype].bits == 16 else torch.uint8
+    # int64 keeps the low bits when it is narrowed, which is all that a bit pattern needs
+    return code.to(width).cpu().view(torch.uint8).numpy(), int(not_finite.sum())

@@ -1,0 +1,195 @@
+"""Carry out a plan: stream A and B into a new file, in constant memory. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from analyzer import __version__
+from analyzer.blending import AbstractBlender, Bytes, open_blender
+from analyzer.categories import categorize
+from analyzer.checkpoints import Checkpoint
+from analyzer.kernels.formats import FLOATS
+from analyzer.methods import METHODS, Function
+from analyzer.pairing import pair
+from analyzer.recipe import Recipe, resolve
+from analyzer.records import Action, Plan, TensorInfo
+from analyzer.streaming import Progress, in_batches, run_batches
+from analyzer.writer import Entry, SafetensorsWriter, check_target, create_safetensors
+
+_CHUNK = 1 << 17  # elements of one piece of work; see analyzer.sums
+_BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """What a finished merge wrote."""
+
+    path: Path
+    bytes: int
+    nonfinite: Mapping[str, int]  # key -> how many values that the merge computed are NaN or Inf
+
+
+def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe) -> Plan:
+    """What a recipe comes to on these two models, before anything is read or written.
+
+    Raises PairingError if they share no key, RecipeError or SelectorError if the recipe does not
+    fit them.
+    """
+    return resolve(
+        recipe,
+        a=a.infos,
+        b=b.infos,
+        pairing=pair(a.infos, b.infos, names=(str(a.path), str(b.path))),
+        categorized=categorize(a.infos.values()),
+        metadata=a.metadata,
+    )
+
+
+def merge(
+    a: Checkpoint,
+    b: Checkpoint,
+    plan: Plan,
+    recipe: Recipe,
+    *,
+    out: Path,
+    force: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> MergeResult:
+    """Write the merged model to `out`, whole or not at all.
+
+    Keys that the plan keeps are copied as bytes. Memory is bounded by a few chunk buffers a thread.
+    The bytes written depend on the inputs, the plan and the recipe only. Raises OutputError if
+    `out` is an input, exists without `force`, or cannot be written; CheckpointError if an input
+    ends early.
+    """
+    check_target(out, inputs=[*a.files, *b.files], force=force)
+    steps = [_step(index, action, a, b) for index, action in enumerate(plan.actions)]
+    spans = [span for step in steps for span in _spans(step)]
+    with create_safetensors(out, [step.entry for step in steps], _metadata(plan, recipe, a, b)) as writer:
+        worker = _Worker(METHODS[recipe.method].function, open_blender(device), writer)
+        run_batches(
+            list(in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES)),
+            worker.run,
+            state=lambda: (np.empty(_CHUNK * 8, np.uint8), np.empty(_CHUNK * 8, np.uint8)),
+            # One GPU is fed by two threads: one reads while the other's chunk is computed.
+            threads=threads or (None if device == "cpu" else 2),
+            total=sum(span.nbytes for span in spans),
+            progress=progress,
+        )
+    return MergeResult(out, out.stat().st_size, dict(sorted(worker.nonfinite.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """A tensor to read from."""
+
+    checkpoint: Checkpoint
+    info: TensorInfo
+
+    def read(self, start: int, count: int, buffer: Bytes) -> Bytes:
+        """Elements start … start+count, as bytes at the front of the buffer."""
+        itemsize = self.info.nbytes // self.info.numel
+        raw = buffer[: count * itemsize]
+        self.checkpoint.read_into(self.info, start * itemsize, raw)
+        return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How one tensor of the output comes about: from no operand a table, from one a copy or cast."""
+
+    index: int
+    action: Action
+    operands: tuple[_Operand, ...]
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A run of elements of one output tensor, small enough for one buffer."""
+
+    step: _Step
+    start: int
+    count: int
+    itemsize: int  # of the output
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are written."""
+        return self.count * self.itemsize
+
+
+class _Worker:
+    """Does one batch of spans at a time; called from many threads."""
+
+    def __init__(self, method: Function, blender: AbstractBlender, writer: SafetensorsWriter) -> None:
+        self.nonfinite: dict[str, int] = {}
+        self._method, self._blender, self._writer = method, blender, writer
+        self._lock = threading.Lock()
+
+    def run(self, batch: list[_Span], buffers: tuple[Bytes, Bytes]) -> int:
+        """Compute and write every span; return the bytes written."""
+        for span in batch:
+            data, bad = self._compute(span, buffers)
+            self._writer.write(span.step.index, span.start * span.itemsize, data)
+            if bad:
+                key = span.step.action.key
+                with self._lock:
+                    self.nonfinite[key] = self.nonfinite.get(key, 0) + bad
+        return sum(span.nbytes for span in batch)
+
+    def _compute(self, span: _Span, buffers: tuple[Bytes, Bytes]) -> tuple[Bytes, int]:
+        action, operands = span.step.action, span.step.operands
+        if not operands:
+            table = np.arange(span.start, span.start + span.count, dtype="<i8")
+            return table.view(np.uint8), 0
+        raw = [o.read(span.start, span.count, buffer) for o, buffer in zip(operands, buffers, strict=False)]
+        dtypes = [o.info.dtype for o in operands]
+        if len(operands) == 1:
+            if dtypes[0] == action.dtype:
+                return raw[0], 0
+            return self._blender.convert(raw[0], dtypes[0], dtype=action.dtype)
+        assert action.alpha is not None
+        return self._method(self._blender, raw[0], dtypes[0], raw[1], dtypes[1], action.alpha, action.dtype)
+
+
+def _step(index: int, action: Action, a: Checkpoint, b: Checkpoint) -> _Step:
+    sides = {"keep": (a,), "cast": (a,), "take": (b,), "add": (b,), "merge": (a, b), "reset": ()}[action.verb]
+    operands = tuple(_Operand(side, side.infos[action.key]) for side in sides)
+    if operands and operands[0].info.dtype == action.dtype:
+        nbytes = operands[0].info.nbytes
+    else:
+        bits = 64 if action.verb == "reset" else FLOATS[action.dtype].bits
+        nbytes = int(np.prod(action.shape, dtype=np.int64)) * bits // 8
+    return _Step(index, action, operands, Entry(action.key, action.dtype, action.shape, nbytes))
+
+
+def _spans(step: _Step) -> Iterator[_Span]:
+    numel = int(np.prod(step.action.shape, dtype=np.int64))
+    for start in range(0, numel, _CHUNK):
+        yield _Span(step, start, min(_CHUNK, numel - start), step.entry.nbytes // numel)
+
+
+def _metadata(plan: Plan, recipe: Recipe, a: Checkpoint, b: Checkpoint) -> dict[str, str]:
+    """A's metadata and the recipe. No time and no folder: the same merge gives the same bytes."""
+    document = {
+        "format": "mergescope.recipe",
+        "version": 1,
+        "tool": f"mergescope {__version__}",
+        "recipe": asdict(recipe),
+        "inputs": {
+            side: {"name": c.path.name, "bytes": c.bytes, "fingerprint": c.fingerprint()}
+            for side, c in (("a", a), ("b", b))
+        },
+    }
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    # Loaders of the transformers family refuse a file that does not say which framework wrote it.
+    return {"format": "pt"} | dict(plan.metadata) | {"mergescope.recipe": text}

@@ -1,0 +1,150 @@
+"""Group the keys of a scan along an axis and put the groups in order. Knows no torch and no files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from analyzer.errors import AnalyzerError
+from analyzer.expressions import Condition
+from analyzer.records import KeyScan, Labels, Scan, Sums, add_sums
+from analyzer.selectors import compile_selector, select
+from analyzer.statistics import STATISTICS, evaluate
+
+Axis = Literal["part", "block", "component", "kind"]
+Depth = Literal["rank", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankRow:
+    """One group of keys. Its statistics come from its summed record, not from those of its keys."""
+
+    name: str  # short: "attn2"
+    selector: str  # hits this group and nothing else: "component:transformer_blocks/attn2"
+    keys: int
+    sums: Sums
+    statistics: Mapping[str, float | None]
+
+
+def rank(
+    scan: Scan,
+    *,
+    axis: Axis = "component",
+    by: str = "relative_change",
+    depth: Depth = "rank",
+    only: str | None = None,
+    top: int | None = None,
+) -> list[RankRow]:
+    """The groups of one axis, the one that differs most first; undefined last, ties by name.
+
+    Components group at the level that the architecture's rules mark, or with depth "full" at the
+    leaves. EMA copies, schedules, markers and integers are left out unless `only` names them.
+    Raises AnalyzerError for an unknown statistic, SelectorError for a wrong or empty selection.
+    """
+    if by not in STATISTICS:
+        raise AnalyzerError(f"unknown statistic {by!r}: choose one of {', '.join(STATISTICS)}")
+    if only is None:
+        chosen: Sequence[KeyScan] = counted(scan.keys)
+    else:
+        chosen = select(only, rows=scan.keys, blocks=scan.blocks)
+    whole = total(scan.keys)
+    groups: dict[str, list[KeyScan]] = {}
+    for row in chosen:
+        groups.setdefault(_place(row, axis, depth), []).append(row)
+    names = short_names(groups)
+    selectors = _exact_selectors(scan, axis, depth, groups)
+    rows = [_rank_row(names[path], selectors[path], keys, whole) for path, keys in groups.items()]
+    sign = 1 if STATISTICS[by].ascending else -1
+
+    def position(row: RankRow) -> tuple[bool, float, str]:
+        value = row.statistics[by]
+        return (value is None, 0.0 if value is None else sign * value, row.name)
+
+    return sorted(rows, key=position)[:top]
+
+
+def keys_where(scan: Scan, condition: Condition) -> list[KeyScan]:
+    """The counted keys whose own statistics fulfil a condition, in the scan's order."""
+    whole = total(scan.keys)
+    return [row for row in counted(scan.keys) if condition.holds(evaluate(row.sums, total=whole))]
+
+
+def counted(rows: Iterable[KeyScan]) -> list[KeyScan]:
+    """The rows that enter totals: no EMA copies, schedules, markers or integers."""
+    return [row for row in rows if row.labels.counted]
+
+
+def total(rows: Iterable[KeyScan]) -> Sums:
+    """The record of all counted rows together."""
+    return add_sums(row.sums for row in counted(rows))
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """The shortest end of each path that no other path has: "attn2", or "attn2/to_q"."""
+    ends = {path: _ends(path) for path in paths}
+    often = Counter(end for tails in ends.values() for end in tails)
+    return {path: next((end for end in tails if often[end] == 1), path) for path, tails in ends.items()}
+
+
+def _ends(path: str) -> list[str]:
+    """The last segment, the last two, … the whole path."""
+    segments = path.split("/")
+    return ["/".join(segments[-count:]) for count in range(1, len(segments) + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """All keys of one part and component, as one row for selectors to look at."""
+
+    key: str
+    labels: Labels
+
+
+def _exact_selectors(scan: Scan, axis: Axis, depth: Depth, paths: Iterable[str]) -> dict[str, str]:
+    """For each group a selector that hits its keys and no others.
+
+    A component's name also hits where it stands inside another path (`conv` of the U-Net, and the
+    `conv` of a VAE's upsampler); then the group's parts are named as well, and what is left over is
+    excluded.
+    """
+    if axis != "component":
+        return {path: f"{axis}:{path}" for path in paths}
+    kinds = [_Kind("", labels) for labels in {_without_place(row.labels): None for row in scan.keys}]
+    selectors = {}
+    for path in paths:
+        members = {k.labels for k in kinds if _place(k, axis, depth) == path}
+        selector = f"component:{path}"
+        if foreign := _foreign(selector, kinds, members, scan.blocks):
+            parts = sorted({labels.part for labels in members})
+            if not {labels.part for labels in foreign} <= set(parts):
+                selector = ",".join([*(f"part:{part}" for part in parts), selector])
+        if foreign := _foreign(selector, kinds, members, scan.blocks):
+            selector += "".join(f",!component:{c}" for c in sorted({labels.component for labels in foreign}))
+        selectors[path] = selector
+    return selectors
+
+
+def _foreign(
+    selector: str, kinds: Sequence[_Kind], members: set[Labels], blocks: Sequence[str]
+) -> list[Labels]:
+    compiled = compile_selector(selector, rows=kinds, blocks=blocks)
+    return [k.labels for k in kinds if k.labels not in members and compiled.hits(k)]
+
+
+def _without_place(labels: Labels) -> Labels:
+    """The labels with what does not bear on components left out, so that few distinct ones remain."""
+    return replace(labels, block="", kind="")
+
+
+def _place(row: KeyScan | _Kind, axis: Axis, depth: Depth) -> str:
+    if axis == "component":
+        return row.labels.component if depth == "full" else row.labels.group
+    place: str = getattr(row.labels, axis)
+    return place
+
+
+def _rank_row(name: str, selector: str, keys: Sequence[KeyScan], whole: Sums) -> RankRow:
+    sums = add_sums(row.sums for row in keys)
+    return RankRow(name, selector, len(keys), sums, evaluate(sums, total=whole))

@@ -1,0 +1,260 @@
+"""A merge as its author wrote it, and the plan that it comes to. Knows names and labels, no values.
+
+Alphas resolve in one order: `alpha`, then `base_alpha` and `block_weights`, then `sets`, each
+replacing what came before; `only` is the gate over all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analyzer.errors import RecipeError
+from analyzer.kernels.formats import FLOATS
+from analyzer.methods import METHODS
+from analyzer.records import Action, Categorized, Labels, Pairing, Plan, TensorInfo
+from analyzer.selectors import Selector, compile_selector
+
+DTYPES: Mapping[str, str | None] = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
+CLIP_POSITIONS = 77  # the length of CLIP's context, and so of its table of positions
+
+# Metadata that says what the file's bytes hash to, which a merge makes false:
+# modelspec.hash_sha256, sshs_model_hash, sshs_legacy_hash, new_sd_model_hash …
+_HASHES = re.compile(r"(^|[._])(hash|sha256)([._]|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The options of a merge. None means: not said."""
+
+    method: str = "weighted_sum"
+    only: str | None = None
+    alpha: float | None = None
+    block_weights: tuple[float, ...] | None = None
+    base_alpha: float | None = None
+    sets: tuple[tuple[str, float], ...] = ()  # (selector, alpha), the later wins
+    position_ids: str | None = None  # "keep", "reset"
+    only_in_b: str = "drop"  # "drop", "add"
+    dtype: str = "keep"  # a name of DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A key of A as selectors see it."""
+
+    key: str
+    labels: Labels
+
+
+def parse_block_weights(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas, or the path of a file that holds them (commas or white space).
+
+    Raises RecipeError for what is neither, and for a number that is not finite.
+    """
+    source, numbers = "block weights", text
+    if re.fullmatch(r"[\s,0-9.eE+-]+", text) is None:
+        try:
+            numbers, source = Path(text).read_text(encoding="utf-8"), text
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
+            raise RecipeError(
+                f"block weights {text!r} are neither numbers nor a readable file of numbers: "
+                "write for example 0,0.5,1 with one number for each block"
+            ) from error
+    weights = []
+    for position, word in enumerate(re.split(r"\s*,\s*|\s+", numbers.strip()), start=1):
+        if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", word) is None:
+            raise RecipeError(f"{source}: number {position} is {word!r}; write numbers such as 0,0.5,1")
+        weights.append(float(word))
+    return tuple(weights)
+
+
+def resolve(
+    recipe: Recipe,
+    *,
+    a: Mapping[str, TensorInfo],
+    b: Mapping[str, TensorInfo],
+    pairing: Pairing,
+    categorized: Categorized,
+    metadata: Mapping[str, str],
+) -> Plan:
+    """One action and one reason for every key of the output.
+
+    `categorized` is A's; `metadata` is A's, and comes back without what the merge makes false.
+    Raises RecipeError for options that contradict each other or change nothing, SelectorError for
+    a selector that is wrong or hits nothing.
+    """
+    _check(recipe)
+    alphas = _Alphas(recipe, [_Row(key, categorized.labels[key]) for key in a], categorized.blocks)
+    fits = {p.a.key for p in pairing.pairs}
+    actions = []
+    for key, info in a.items():
+        labels = categorized.labels[key]
+        obstacle = _obstacle(info, b.get(key), labels, fits=key in fits)
+        if recipe.position_ids == "reset" and _is_clip_positions(key, info):
+            reason = f"--position-ids reset: 0..{CLIP_POSITIONS - 1}"
+            actions.append(Action(key, "reset", None, reason, "I64", (1, CLIP_POSITIONS)))
+        elif obstacle is not None:
+            actions.append(_untouched(info, recipe, None, obstacle))
+        else:
+            alpha, reason = alphas.of(_Row(key, labels))
+            actions.append(_touched(info, recipe, alpha, reason))
+    only_in_b = [b[key] for key in pairing.only_in_b]
+    if recipe.only_in_b == "add":
+        actions += [_added(info, recipe) for info in only_in_b]
+    plan = Plan(
+        actions=tuple(actions),
+        dropped=() if recipe.only_in_b == "add" else pairing.only_in_b,
+        warnings=tuple(_warnings(recipe, alphas, actions)),
+        metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
+    )
+    if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
+        _refuse_idle(recipe, alphas, actions)
+    return plan
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.method not in METHODS:
+        raise RecipeError(f"unknown method {recipe.method!r}: choose one of {', '.join(METHODS)}")
+    said = (recipe.only, recipe.alpha, recipe.block_weights, recipe.sets or None)
+    if all(option is None for option in said):
+        raise RecipeError(
+            "nothing says what to take from B: give --alpha, --only, --block-weights or --set "
+            "(--alpha 1 takes all of B, --only attn2 takes that category)"
+        )
+    numbers = [recipe.alpha, recipe.base_alpha, *(recipe.block_weights or ()), *(f for _, f in recipe.sets)]
+    for number in numbers:
+        if number is not None and not abs(number) < float("inf"):
+            raise RecipeError(f"an alpha of {number} is not a finite number: write for example 0.5")
+
+
+class _Alphas:
+    """Which alpha a key has, and which option said so."""
+
+    def __init__(self, recipe: Recipe, rows: Sequence[_Row], blocks: Sequence[str]) -> None:
+        self.gate = self._compile(recipe.only, rows, blocks, option="--only") if recipe.only else None
+        self.sets = [
+            (self._compile(text, rows, blocks, option="--set"), alpha) for text, alpha in recipe.sets
+        ]
+        self.alpha = 1.0 if recipe.alpha is None else recipe.alpha
+        self.base, self.by_block = _block_alphas(recipe, blocks)
+        self.blocks = frozenset(blocks)
+        self.rows = rows
+
+    def of(self, row: _Row) -> tuple[float, str]:
+        """The alpha of one key and the option that decided it."""
+        named = [(selector, alpha) for selector, alpha in self.sets if selector.hits(row)]
+        if self.gate is not None and not self.gate.hits(row):
+            return 0.0, f"not in --only {self.gate.text}"
+        if self.gate is None and not row.labels.counted and not named:
+            return 0.0, f"{row.labels.part} copies are merged only if named, as in --only part:ema"
+        if named:
+            selector, alpha = named[-1]
+            return alpha, f"--set {selector.text}={alpha:g}"
+        if row.labels.block in self.by_block:
+            alpha = self.by_block[row.labels.block]
+            return alpha, f"--block-weights {row.labels.block}={alpha:g}"
+        if self.base is not None and row.labels.block not in self.blocks:
+            return self.base, f"base alpha {self.base:g}, outside all blocks"
+        return self.alpha, f"--alpha {self.alpha:g}"
+
+    @staticmethod
+    def _compile(text: str, rows: Sequence[_Row], blocks: Sequence[str], *, option: str) -> Selector:
+        selector = compile_selector(text, rows=rows, blocks=blocks)
+        if not any(selector.hits(row) for row in rows):
+            raise RecipeError(
+                f"{option} {text} selects no key of A: look at its categories with mergescope scan"
+            )
+        return selector
+
+
+def _block_alphas(recipe: Recipe, blocks: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """The alpha of keys outside all blocks (None: --alpha's), and of each block that has its own."""
+    weights = recipe.block_weights
+    if weights is None:
+        return recipe.base_alpha, {}
+    if not blocks:
+        raise RecipeError("--block-weights: A has no numbered blocks; use --only and --set instead")
+    if len(weights) not in (len(blocks), len(blocks) + 1):
+        raise RecipeError(
+            f"--block-weights has {len(weights)} numbers: A needs {len(blocks)} "
+            f"({blocks[0]} … {blocks[-1]}), or {len(blocks) + 1} with BASE first"
+        )
+    first = weights[0] if len(weights) > len(blocks) else 0.0
+    base = first if recipe.base_alpha is None else recipe.base_alpha
+    return base, dict(zip(blocks, weights[-len(blocks) :], strict=True))
+
+
+def _obstacle(info: TensorInfo, other: TensorInfo | None, labels: Labels, *, fits: bool) -> str | None:
+    """Why no arithmetic may touch a key; None where it may."""
+    if other is None:
+        return "only in A"
+    if not fits:
+        return f"shapes differ: {_shape(info)} in A, {_shape(other)} in B"
+    if info.dtype not in FLOATS or other.dtype not in FLOATS:
+        return f"{info.dtype} is never merged by arithmetic"
+    if not labels.counted and labels.part != "ema":
+        return f"{labels.component}: never merged by arithmetic"
+    if labels.component == "marker":
+        return "marker: never merged by arithmetic"
+    return None
+
+
+def _touched(info: TensorInfo, recipe: Recipe, alpha: float, reason: str) -> Action:
+    if alpha == 0:
+        return _untouched(info, recipe, 0.0, reason)
+    dtype = DTYPES[recipe.dtype] or info.dtype
+    return Action(info.key, "take" if alpha == 1 else "merge", alpha, reason, dtype, info.shape)
+
+
+def _untouched(info: TensorInfo, recipe: Recipe, alpha: float | None, reason: str) -> Action:
+    dtype = _output_dtype(info, recipe)
+    return Action(info.key, "keep" if dtype == info.dtype else "cast", alpha, reason, dtype, info.shape)
+
+
+def _added(info: TensorInfo, recipe: Recipe) -> Action:
+    return Action(info.key, "add", None, "--only-in-b add", _output_dtype(info, recipe), info.shape)
+
+
+def _output_dtype(info: TensorInfo, recipe: Recipe) -> str:
+    wanted = DTYPES[recipe.dtype]
+    return wanted if wanted is not None and info.dtype in FLOATS else info.dtype
+
+
+def _is_clip_positions(key: str, info: TensorInfo) -> bool:
+    return key.rsplit(".", 1)[-1] == "position_ids" and info.numel == CLIP_POSITIONS
+
+
+def _warnings(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> list[str]:
+    found = []
+    used = sorted({x.alpha for x in actions if x.alpha is not None and not 0 <= x.alpha <= 1})
+    if used:
+        found.append(f"alpha {', '.join(f'{u:g}' for u in used)} lies outside 0 … 1: extrapolating")
+    if recipe.position_ids == "reset" and not any(x.verb == "reset" for x in actions):
+        found.append("--position-ids reset: A has no CLIP position_ids")
+    idle = [selector.text for selector, _ in alphas.sets if not _decides(selector, alphas)]
+    if idle:
+        found.append(f"--set {', '.join(idle)}: later options or --only leave nothing of it")
+    return found
+
+
+def _decides(selector: Selector, alphas: _Alphas) -> bool:
+    """Whether some key gets its alpha from this selector."""
+    reasons = {f"--set {selector.text}={alpha:g}" for s, alpha in alphas.sets if s is selector}
+    return any(alphas.of(row)[1] in reasons for row in alphas.rows)
+
+
+def _refuse_idle(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> None:
+    """Say why a selection comes to nothing, unless alphas of zero were asked for."""
+    assert alphas.gate is not None
+    hit = {row.key for row in alphas.rows if alphas.gate.hits(row)}
+    reasons = sorted({x.reason for x in actions if x.key in hit and x.alpha is None and x.verb != "reset"})
+    if reasons and all(x.alpha is None for x in actions if x.key in hit):
+        raise RecipeError(
+            f"--only {recipe.only} selects {len(hit)} keys, none can be merged: {'; '.join(reasons[:3])}"
+        )
+
+
+def _shape(info: TensorInfo) -> str:
+    return "×".join(map(str, info.shape)) or "scalar"

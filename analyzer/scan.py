@@ -1,0 +1,155 @@
+"""Stream two open checkpoints once and measure every pair. Knows no JSON, no plotly, no click."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analyzer import __version__
+from analyzer.categories import categorize
+from analyzer.checkpoints import Checkpoint
+from analyzer.kernels.formats import FLOATS
+from analyzer.pairing import pair
+from analyzer.records import Categorized, KeyScan, ModelId, Pair, Scan, Sums, TensorInfo, add_sums
+from analyzer.selectors import select
+from analyzer.streaming import Progress, in_batches, run_batches
+from analyzer.sums import AbstractMeasurer, Bytes, compare_equality, open_measurer
+
+_BATCH_BYTES = 1 << 20
+
+
+def scan(
+    a: Checkpoint,
+    b: Checkpoint,
+    *,
+    only: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Scan:
+    """Measure every key that A and B share, or those that the selector `only` hits.
+
+    Reads each byte of the paired tensors once. Memory is bounded by two chunk buffers a thread,
+    whatever the size of the models. `device` is "cpu" or a torch device with fp64; `threads`
+    defaults to the number of processors. Raises PairingError if no key is shared, SelectorError if
+    `only` is wrong or hits nothing, CheckpointError if a file cannot be read to its end.
+    """
+    pairing = pair(a.infos, b.infos, names=(str(a.path), str(b.path)))
+    categorized = categorize(a.infos.values())
+    rows = [_row(p, categorized) for p in pairing.pairs]
+    chosen = list(range(len(rows)))
+    if only is not None:
+        hit = {row.key for row in select(only, rows=rows, blocks=categorized.blocks)}
+        chosen = [i for i in chosen if rows[i].key in hit]
+    pairs = [pairing.pairs[i] for i in chosen]
+    sums = measure_pairs(a, b, pairs, device=device, threads=threads, progress=progress)
+    return Scan(
+        tool=f"mergescope {__version__}",
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        a=identify(a, categorized),
+        b=identify(b, categorize(b.infos.values())),
+        blocks=categorized.blocks,
+        keys=tuple(replace(rows[i], sums=s) for i, s in zip(chosen, sums, strict=True)),
+        only_in_a=pairing.only_in_a,
+        only_in_b=pairing.only_in_b,
+        shape_mismatch=pairing.shape_mismatch,
+    )
+
+
+def identify(checkpoint: Checkpoint, categorized: Categorized) -> ModelId:
+    """Which model this is, for the scan file and for people."""
+    dtypes: dict[str, int] = {}
+    for info in checkpoint.infos.values():
+        dtypes[info.dtype] = dtypes.get(info.dtype, 0) + info.numel
+    return ModelId(
+        path=str(checkpoint.path),
+        bytes=checkpoint.bytes,
+        fingerprint=checkpoint.fingerprint(),
+        architecture=categorized.architecture,
+        title=categorized.title,
+        keys=len(checkpoint.infos),
+        dtypes=dtypes,
+    )
+
+
+def measure_pairs(
+    a: Checkpoint,
+    b: Checkpoint,
+    pairs: Sequence[Pair],
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> list[Sums]:
+    """The sums of every pair, in the order given. The result does not depend on `threads`."""
+    measurer = open_measurer(device)
+    # In the order in which they lie in A's file, so that a cold disk reads forward.
+    ordered = sorted(range(len(pairs)), key=lambda i: (pairs[i].a.source, pairs[i].a.offset))
+    spans = [span for i in ordered for span in _spans(i, pairs[i], measurer.chunk)]
+    chunks: list[list[tuple[int, Sums]]] = [[] for _ in pairs]
+
+    def work(batch: Sequence[_Span], buffers: tuple[Bytes, Bytes]) -> int:
+        for span in batch:
+            chunks[span.index].append((span.start, _measure(a, b, measurer, span, buffers)))
+        return sum(span.nbytes for span in batch)
+
+    run_batches(
+        list(in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES)),
+        work,
+        state=lambda: _buffers(measurer.chunk),
+        # One GPU is fed by two threads: one reads while the other's chunk is measured.
+        threads=threads or (None if device == "cpu" else 2),
+        total=sum(span.nbytes for span in spans),
+        progress=progress,
+    )
+    return [add_sums(sums for _, sums in sorted(c, key=lambda item: item[0])) for c in chunks]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A run of elements of one pair, small enough for one buffer."""
+
+    index: int  # of the pair
+    pair: Pair
+    start: int  # elements
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of both files it takes."""
+        return self.count * (_itemsize(self.pair.a) + _itemsize(self.pair.b))
+
+
+def _spans(index: int, p: Pair, chunk: int) -> Iterator[_Span]:
+    for start in range(0, p.a.numel, chunk):
+        yield _Span(index, p, start, min(chunk, p.a.numel - start))
+
+
+def _buffers(chunk: int) -> tuple[Bytes, Bytes]:
+    """Room for one chunk of each side; 8 bytes hold an element of any dtype."""
+    return np.empty(chunk * 8, np.uint8), np.empty(chunk * 8, np.uint8)
+
+
+def _measure(
+    a: Checkpoint, b: Checkpoint, measurer: AbstractMeasurer, span: _Span, buffers: tuple[Bytes, Bytes]
+) -> Sums:
+    info_a, info_b = span.pair.a, span.pair.b
+    size_a, size_b = _itemsize(info_a), _itemsize(info_b)
+    raw_a, raw_b = buffers[0][: span.count * size_a], buffers[1][: span.count * size_b]
+    a.read_into(info_a, span.start * size_a, raw_a)
+    b.read_into(info_b, span.start * size_b, raw_b)
+    if info_a.dtype in FLOATS and info_b.dtype in FLOATS:
+        return measurer.measure(raw_a, info_a.dtype, raw_b, info_b.dtype)
+    return compare_equality(raw_a, info_a.dtype, raw_b, info_b.dtype, itemsize=size_a)
+
+
+def _itemsize(info: TensorInfo) -> int:
+    return info.nbytes // info.numel
+
+
+def _row(p: Pair, categorized: Categorized) -> KeyScan:
+    labels = categorized.labels[p.a.key]
+    return KeyScan(p.a.key, p.b.key, p.a.shape, p.a.dtype, p.b.dtype, labels, Sums())

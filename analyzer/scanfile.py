@@ -1,0 +1,163 @@
+"""`Scan` to versioned JSON and back. Undefined is null, never NaN. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from analyzer.errors import ScanFileError
+from analyzer.kinship import findings, kinship
+from analyzer.ranking import total
+from analyzer.records import KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from analyzer.statistics import evaluate
+
+FORMAT = "mergescope.scan"
+VERSION = 1
+
+
+def dumps(scan: Scan) -> bytes:
+    """The scan as one JSON document, floats at full fp64 precision, with a newline at its end."""
+    return orjson.dumps(as_document(scan), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def as_document(scan: Scan) -> dict[str, Any]:
+    """The scan as plain dicts and lists, in the order in which they are written."""
+    whole = total(scan.keys)
+    name, _ = kinship(scan)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "tool": scan.tool,
+        "created": scan.created,
+        "models": {"a": asdict(scan.a), "b": asdict(scan.b), "base": None},
+        "kinship": name,
+        "findings": [asdict(finding) for finding in findings(scan)],
+        "totals": {"statistics": evaluate(whole, total=whole), "sums": _sums_document(whole)},
+        "blocks": list(scan.blocks),
+        "only_in_a": list(scan.only_in_a),
+        "only_in_b": list(scan.only_in_b),
+        "shape_mismatch": [asdict(mismatch) for mismatch in scan.shape_mismatch],
+        "keys": [_key_document(row, whole) for row in scan.keys],
+    }
+
+
+def load(path: Path) -> Scan:
+    """Read a scan file. Raises ScanFileError for anything that is not one, naming the field."""
+    try:
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ScanFileError(f"{path}: no such file; make it with: mergescope scan A B -o {path}") from error
+    except OSError as error:
+        raise ScanFileError(f"{path}: cannot be read ({error.strerror})") from error
+    except orjson.JSONDecodeError as error:
+        raise ScanFileError(f"{path}: not JSON ({error}); a scan file comes from: mergescope scan") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ScanFileError(f"{path}: not a scan file (no format {FORMAT!r}); make one with: mergescope scan")
+    if document.get("version") != VERSION:
+        raise ScanFileError(
+            f"{path}: is of scan version {document.get('version')!r}, "
+            f"and this release reads version {VERSION}: scan again"
+        )
+    try:
+        return _scan(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ScanFileError(
+            f"{path}: damaged scan file ({type(error).__name__}: {error}); scan again"
+        ) from error
+
+
+def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "key_b": row.key_b,
+        "shape": list(row.shape),
+        "dtype_a": row.dtype_a,
+        "dtype_b": row.dtype_b,
+        **asdict(row.labels),
+        "sums": _sums_document(row.sums),
+        "statistics": evaluate(row.sums, total=whole),
+    }
+
+
+_SUMS = [f.name for f in fields(Sums)]
+_COUNTS = {f.name for f in fields(Sums) if f.type == "int"}
+_LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
+
+
+def _sums_document(sums: Sums) -> dict[str, float]:
+    return {name: getattr(sums, name) for name in _SUMS}
+
+
+def _scan(document: Mapping[str, Any]) -> Scan:
+    models = document["models"]
+    return Scan(
+        tool=_text(document["tool"]),
+        created=_text(document["created"]),
+        a=_model(models["a"]),
+        b=_model(models["b"]),
+        blocks=tuple(_text(block) for block in document["blocks"]),
+        keys=tuple(_key(row) for row in document["keys"]),
+        only_in_a=tuple(_text(key) for key in document["only_in_a"]),
+        only_in_b=tuple(_text(key) for key in document["only_in_b"]),
+        shape_mismatch=tuple(
+            ShapeMismatch(_text(row["key"]), _shape(row["shape_a"]), _shape(row["shape_b"]))
+            for row in document["shape_mismatch"]
+        ),
+    )
+
+
+def _model(document: Mapping[str, Any]) -> ModelId:
+    return ModelId(
+        path=_text(document["path"]),
+        bytes=int(document["bytes"]),
+        fingerprint=_text(document["fingerprint"]),
+        architecture=_text(document["architecture"]),
+        title=_text(document.get("title", "")),
+        keys=int(document.get("keys", 0)),
+        dtypes={_text(name): int(count) for name, count in (document.get("dtypes") or {}).items()},
+    )
+
+
+def _key(document: Mapping[str, Any]) -> KeyScan:
+    counted = document["counted"]
+    if not isinstance(counted, bool):
+        raise TypeError("counted is not true or false")
+    values = document["sums"]
+    return KeyScan(
+        key=_text(document["key"]),
+        key_b=_text(document["key_b"]),
+        shape=_shape(document["shape"]),
+        dtype_a=_text(document["dtype_a"]),
+        dtype_b=_text(document["dtype_b"]),
+        labels=Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted),
+        sums=Sums(**{name: _number(values[name], whole=name in _COUNTS) for name in _SUMS}),
+    )
+
+
+def _number(value: Any, *, whole: bool) -> Any:
+    """A count or a sum. A sum that overflowed fp64 was written as null, and is infinite again."""
+    if whole:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise TypeError(f"{value!r} is not a count")
+        return value
+    if value is None:
+        return float("inf")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(isinstance(n, int) and n >= 0 for n in value):
+        raise TypeError(f"{value!r} is not a shape")
+    return tuple(value)

@@ -1,0 +1,81 @@
+"""Run batches of work on a few threads, each with its own reused buffers. Knows not what the work is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+Task = TypeVar("Task")
+State = TypeVar("State")
+Progress = Callable[[int, int], None]  # bytes done so far, bytes in all
+
+_POLL_SECONDS = 0.1  # how often progress is reported and an interrupt noticed
+
+
+def run_batches(
+    batches: Sequence[Task],
+    work: Callable[[Task, State], int],
+    *,
+    state: Callable[[], State],
+    threads: int | None,
+    total: int,
+    progress: Progress,
+) -> None:
+    """Call `work(batch, state)` for every batch; it returns the bytes that it dealt with.
+
+    `state()` is called once a thread, for buffers. `threads` defaults to the number of
+    processors. The first exception, or an interrupt, stops all threads before it is raised.
+    """
+    runner = _Runner(batches, work)
+    workers = max(1, min(threads or os.cpu_count() or 1, len(batches)))
+    with ThreadPoolExecutor(workers, thread_name_prefix="mergescope") as pool:
+        pending = {pool.submit(runner.run, state) for _ in range(workers)}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                progress(runner.done, total)
+        finally:
+            runner.stop.set()
+    progress(total, total)
+
+
+def in_batches(tasks: Iterable[Task], *, size: Callable[[Task], int], limit: int) -> Iterator[list[Task]]:
+    """Tasks in runs of about `limit` bytes: taking work must cost little beside doing it."""
+    batch: list[Task] = []
+    held = 0
+    for task in tasks:
+        batch.append(task)
+        held += size(task)
+        if held >= limit:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+class _Runner:
+    """Which batch is next, and how much is done; shared by the threads."""
+
+    def __init__(self, batches: Sequence[Task], work: Callable[[Task, State], int]) -> None:
+        self.done = 0
+        self.stop = threading.Event()
+        self._queue = iter(batches)
+        self._work: Callable[..., int] = work
+        self._lock = threading.Lock()
+
+    def run(self, make_state: Callable[[], State]) -> None:
+        """Take batches until there are none left, or until another thread has failed."""
+        state = make_state()
+        while not self.stop.is_set():
+            with self._lock:
+                batch = next(self._queue, None)
+            if batch is None:
+                return
+            size = self._work(batch, state)
+            with self._lock:
+                self.done += size

@@ -1,0 +1,132 @@
+// The table of keys: any length, since only the rows in sight are in the page. Sorts by any column.
+const KeyTable = (() => {
+  const ROW = 32; // pixels, as the style sheet sets it
+  const SPARE = 12; // rows drawn above and below those in sight
+  const STATISTICS = ['relative_change', 'cosine', 'norm_ratio', 'changed_fraction', 'energy_share'];
+
+  /** Fill `section` with a table; `show(rows)` puts rows into it. */
+  function create(section, data) {
+    const columns = columnsOf(data);
+    const state = { rows: [], column: columns.find(({ name }) => name === 'relative_change'), sign: -1 };
+    const scroller = Dom.one('.table', section);
+    const body = Dom.element('tbody');
+    const heads = columns.map((column) => headOf(column, () => sortBy(state, column, refresh)));
+    const table = Dom.element('table', {}, Dom.element('thead', {}, Dom.element('tr', {}, ...heads)), body);
+    scroller.replaceChildren(table);
+
+    function refresh() {
+      state.rows.sort(state.column.order(state.sign));
+      heads.forEach((head, place) => markSort(head, columns[place] === state.column ? state.sign : 0));
+      table.setAttribute('aria-rowcount', state.rows.length + 1);
+      scroller.scrollTop = 0;
+      draw();
+    }
+
+    function draw() {
+      const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
+      const last = Math.min(state.rows.length, first + Math.ceil(window.innerHeight / ROW) + 2 * SPARE);
+      const lines = state.rows.slice(first, last).map((row, place) => line(columns, data, row, first + place));
+      body.replaceChildren(gap(first), ...lines, gap(state.rows.length - last));
+    }
+
+    scroller.addEventListener('scroll', () => requestAnimationFrame(draw), { passive: true });
+    window.addEventListener('resize', draw);
+    return {
+      show(rows) {
+        state.rows = Array.from(rows);
+        refresh();
+      },
+    };
+  }
+
+  /** Every column: its title and meaning, a cell's text and full value, and how it sorts. */
+  function columnsOf(data) {
+    const dtypes = (row) => [...new Set([data.dtype('a', row), data.dtype('b', row)])].join(' → ');
+    const shape = (row) => data.shape(row).join('×') || 'scalar';
+    const size = (row) => data.sums.numel[row];
+    const texts = [
+      textColumn('key', (row) => data.key(row)),
+      textColumn('part', (row) => data.label('part', row)),
+      textColumn('block', (row) => data.label('block', row)),
+      textColumn('component', (row) => data.label('component', row), (row) => fromGroup(data, row)),
+      textColumn('kind', (row) => data.label('kind', row)),
+      { ...textColumn('shape', shape), order: numeric(size) },
+      textColumn('dtypes', dtypes),
+    ];
+    return [...texts, ...STATISTICS.map((name) => statisticColumn(data, data.statistics.get(name)))];
+  }
+
+  function textColumn(name, full, text = full) {
+    const order = (sign) => (one, other) => {
+      const [mine, theirs] = [full(one), full(other)];
+      return mine === theirs ? one - other : sign * (mine < theirs ? -1 : 1);
+    };
+    return { name, title: name, meaning: '', text, full, order, firstSign: 1 };
+  }
+
+  /** The component without what leads to its group: "attn2/to_k". */
+  function fromGroup(data, row) {
+    return data.label('component', row).slice(data.label('group', row).lastIndexOf('/') + 1);
+  }
+
+  function statisticColumn(data, entry) {
+    const values = data.column(entry.name);
+    // What no total counts has no share of it.
+    const isLeftOut = (row) => entry.name === 'energy_share' && !data.isCounted[row];
+    const value = (row) => (isLeftOut(row) ? NaN : values[row]);
+    return {
+      name: entry.name,
+      title: entry.title,
+      meaning: `${entry.symbol}: ${entry.meaning}`,
+      text: (row) => (isLeftOut(row) ? 'not counted' : Format.statistic(value(row), entry)),
+      full: (row) => (isLeftOut(row) ? 'in no total unless named' : Format.raw(value(row))),
+      order: numeric(value),
+      firstSign: entry.ascending ? 1 : -1,
+      isNumber: true,
+    };
+  }
+
+  /** By value, undefined last in both directions, ties in the scan's order. */
+  const numeric = (value) => (sign) => (one, other) => {
+    const [mine, theirs] = [value(one), value(other)];
+    if (Number.isNaN(mine) || Number.isNaN(theirs)) return Number.isNaN(mine) - Number.isNaN(theirs) || one - other;
+    return sign * (mine - theirs) || one - other;
+  };
+
+  function sortBy(state, column, refresh) {
+    state.sign = state.column === column ? -state.sign : column.firstSign;
+    state.column = column;
+    refresh();
+  }
+
+  function headOf({ name, title, meaning, isNumber }, sort) {
+    const button = Dom.element('button', { type: 'button', title: meaning || `sort by ${title}` }, title);
+    button.addEventListener('click', sort);
+    return Dom.element('th', { scope: 'col', 'data-column': name, class: isNumber ? 'number' : '' }, button);
+  }
+
+  function markSort(head, sign) {
+    if (sign) head.setAttribute('aria-sort', sign > 0 ? 'ascending' : 'descending');
+    else head.removeAttribute('aria-sort');
+  }
+
+  function line(columns, data, row, place) {
+    const cells = columns.map(({ name, text, full, isNumber }) => {
+      const attributes = { 'data-column': name, class: isNumber ? 'number' : '', title: full(row) };
+      // A direction of its own lets the style sheet cut a long name at its start: names differ at the end.
+      return Dom.element('td', attributes, isNumber ? text(row) : Dom.element('bdi', {}, text(row)));
+    });
+    const node = Dom.element('tr', { 'aria-rowindex': place + 2 }, ...cells);
+    if (!data.isCounted[row]) node.className = 'uncounted';
+    return node;
+  }
+
+  /** An empty row as high as `rows` that are not in the page. */
+  function gap(rows) {
+    const node = Dom.element('tr', { 'aria-hidden': 'true', class: 'gap' });
+    node.style.height = `${rows * ROW}px`;
+    return node;
+  }
+
+  return { create };
+})();

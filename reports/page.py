@@ -1,0 +1,138 @@
+"""One self-contained HTML page from a scan. Owns its assembly and its security policy, no arithmetic.
+
+The page loads nothing and runs nothing but its own scripts, which the policy names by their hashes:
+whatever a model's key names hold, the browser has no leave to execute it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+
+from analyzer.records import Finding, Scan
+from analyzer.statistics import STATISTICS, Statistic
+from reports.tables import KINSHIPS, head, page_data, script_json
+
+# In the order in which they depend on one another: each file defines one constant of the page's scope.
+SCRIPTS = (
+    "dom.js",
+    "format.js",
+    "sums.js",
+    "statistics.js",
+    "data.js",
+    "selectors.js",
+    "predict.js",
+    "theme.js",
+    "view.js",
+    "ranking.js",
+    "map.js",
+    "scatter.js",
+    "figures.js",
+    "panel.js",
+    "keytable.js",
+    "main.js",
+)
+
+# The statistics that a reader wants first; the others follow in the order of their table.
+_FIRST = ("relative_change", "energy_share", "cosine", "norm_ratio", "changed_fraction")
+_CDN = "https://cdn.plot.ly/plotly-{version}.min.js"
+
+
+def render(
+    scan: Scan,
+    *,
+    kinship: str,
+    findings: Sequence[Finding],
+    plotlyjs: Literal["inline", "cdn"] = "inline",
+) -> str:
+    """The report as one HTML document; the same scan gives the same text.
+
+    With `plotlyjs="inline"` (about 5 MB) the page needs no network at all; with "cdn" it is small and
+    fetches plotly.js, checked by its hash, when it is opened.
+    """
+    data = script_json(page_data(scan, kinship=kinship, findings=findings))
+    prelude, script, plotly = _source("js/prelude.js"), _page_script(), _plotly_source()
+    plotly_digest = _digest(plotly)
+    cdn = _CDN.format(version=_plotly_version(plotly)) if plotlyjs == "cdn" else None
+    nonce = _digest(data)
+    sources = (_hash(_digest(prelude)), cdn or _hash(plotly_digest), _hash(_digest(script)))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    html = environment.from_string(_source("page.html")).render(
+        scan=scan,
+        head=head(scan),
+        kinship=KINSHIPS[kinship],
+        is_unrelated=kinship == "unrelated",
+        findings=findings,
+        statistics=_statistics(),
+        policy=_policy(sources, nonce=nonce),
+        nonce=nonce,
+        style=_source("style.css"),
+        data=data,
+        prelude=prelude,
+        plotly=plotly,
+        plotly_cdn=cdn,
+        plotly_digest=plotly_digest,
+        script=script,
+    )
+    # Names outside the script's data may still hold lone surrogates, which no UTF-8 file can.
+    return html.encode(errors="replace").decode()
+
+
+def _policy(sources: Sequence[str], *, nonce: str) -> str:
+    """The Content-Security-Policy: nothing from anywhere, but these scripts, this style, own images.
+
+    Plotly writes style elements while it draws, of a text that differs between its versions; the
+    page's prelude gives them the nonce. A nonce that is the digest of the page's data cannot be
+    written into that data beforehand.
+    """
+    return (
+        f"default-src 'none'; script-src {' '.join(sources)}; style-src 'nonce-{nonce}'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(digest: str) -> str:
+    return f"'sha256-{digest}'"
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _page_script() -> str:
+    """The page's modules in one scope of their own, so that none of their names is global."""
+    return "(() => {\n'use strict';\n" + "\n".join(_source(f"js/{name}") for name in SCRIPTS) + "})();"
+
+
+def _source(name: str) -> str:
+    return files("reports").joinpath(name).read_text(encoding="utf-8")
+
+
+def _plotly_source() -> str:
+    """The script that ships inside the plotly package, found without importing it (0.1 s)."""
+    spec = importlib.util.find_spec("plotly")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("plotly", name="plotly")
+    path = Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js")
+    return path.read_text(encoding="utf-8")
+
+
+def _plotly_version(source: str) -> str:
+    """The version of plotly.js that its banner names: "4.1.1"."""
+    match = re.search(r"plotly\.js v([\w.-]+)", source[:500])
+    assert match, "plotly.js opens with a banner that names its version"
+    return match[1]
+
+
+def _statistics() -> list[tuple[str, Statistic]]:
+    """Every statistic by name, the wanted ones first."""
+    names = [*_FIRST, *(name for name in STATISTICS if name not in _FIRST)]
+    return [(name, STATISTICS[name]) for name in names]

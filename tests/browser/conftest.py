@@ -1,0 +1,321 @@
+"""A browser, pages opened in it, and scans of real arrays to open. Knows no expectation of any test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyzer.kinship import findings, kinship
+from analyzer.records import Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from reports.page import render
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that asks for the network gets none
+)
+DESKTOP, PHONE = (1440, 1000), (390, 844)
+TIMEOUT = 20  # seconds; a page needs one or two
+
+Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Page:
+    """An open report, spoken to in the words of a reader: sections, switches, rows."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def run(self, script: str, *arguments: object) -> Any:
+        """The value of a script's `return`."""
+        return self.driver.execute_script(script, *arguments)
+
+    def wait(self, script: str, *arguments: object) -> None:
+        """Wait until a script's `return` is true."""
+        # Only where there is a browser: the session must start without selenium.
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.driver, TIMEOUT, poll_frequency=0.02).until(lambda _: self.run(script, *arguments))
+
+    def point_at(self, selector: str, *, click: bool = False) -> None:
+        """Move the mouse onto the first element of that kind, and click if asked to."""
+        from selenium.webdriver import ActionChains
+
+        actions = ActionChains(self.driver).move_to_element(
+            self.driver.find_element("css selector", selector)
+        )
+        (actions.click() if click else actions).perform()
+
+    def text(self, selector: str) -> str:
+        """What an element says, whether or not it is in sight."""
+        return self.run("return document.querySelector(arguments[0]).textContent", selector)
+
+    def switch(self, section: str, name: str, value: str | bool) -> None:
+        """Choose an option of a section's switch, or tick its box."""
+        script = """
+            const [section, name, value] = arguments;
+            const control = document.querySelector(`[data-section="${section}"] [name="${name}"]`);
+            if (control.type === 'checkbox') control.checked = value; else control.value = value;
+            control.dispatchEvent(new Event('change'));"""
+        self.run(script, section, name, value)
+
+    def type_selector(self, text: str) -> None:
+        """Put text where a reader types a selector."""
+        script = """
+            const input = document.querySelector('#selector');
+            input.value = arguments[0];
+            input.dispatchEvent(new Event('input'));"""
+        self.run(script, text)
+
+    def select(self, text: str) -> None:
+        """Type a selector and wait until the page has taken it."""
+        self.type_selector(text)
+        self.wait("return document.querySelector('#selection-text').textContent === arguments[0]", text)
+
+    def figure(self, section: str) -> dict[str, Any]:
+        """The traces and the axes that Plotly drew in a section."""
+        script = """
+            const { data, layout } = document.querySelector(`[data-section="${arguments[0]}"] .figure`);
+            return JSON.parse(JSON.stringify({ data, layout }));"""
+        return self.run(script, section)
+
+    def rows(self) -> list[list[str]]:
+        """The cells of the rows of keys that are in the page, as text."""
+        script = """
+            const rows = document.querySelectorAll('[data-section="keys"] tbody tr:not(.gap)');
+            return [...rows].map((row) => [...row.cells].map((cell) => cell.textContent));"""
+        return self.run(script)
+
+    def predict(self, entries: Sequence[tuple[str, float]]) -> dict[str, float | None]:
+        """What the page says that a merge would be."""
+        return self.run("return window.mergescope.predict(arguments[0])", entries)
+
+    def restore(self) -> None:
+        """Select everything, put every switch back, and sort as a fresh page does."""
+        script = """
+            const change = (control) => control.dispatchEvent(new Event('change'));
+            for (const list of document.querySelectorAll('section select')) {
+              if (list.selectedIndex === 0) continue;
+              list.selectedIndex = 0;
+              change(list);
+            }
+            for (const box of document.querySelectorAll('section input:checked')) {
+              box.checked = false;
+              change(box);
+            }
+            document.querySelector('[name=whole][aria-pressed=true]')?.click();
+            document.querySelector('th:not([aria-sort])[data-column=relative_change] button')?.click();
+            const isFiltered = document.querySelector('#selector').value !== '';
+            if (isFiltered) document.querySelector('#selection button').click();"""
+        self.run(script)
+        self.wait("return document.querySelector('#selection').hidden")
+
+    def complaints(self) -> list[str]:
+        """Errors and warnings in the console since the last call."""
+        return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """The addresses that the browser asked for since the last call, files and data aside."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """A scan and the arrays whose sums it holds."""
+
+    scan: Scan
+    arrays: Arrays
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Debian's Chromium under its own driver; nothing is ever downloaded."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="session")
+def open_page(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Page]:
+    """Render a scan, open it, and wait until it is drawn."""
+    path = tmp_path_factory.mktemp("report") / "report.html"  # one path: the browser keeps compiled scripts
+
+    def open_scan(
+        scan: Scan,
+        *,
+        found: Sequence[Finding] | None = None,
+        plotlyjs: Any = "inline",
+        size: tuple[int, int] = DESKTOP,
+        scheme: str = "light",
+    ) -> Page:
+        name = kinship(scan)[0] or "undefined"
+        found = findings(scan) if found is None else found
+        html = render(scan, kinship=name, findings=found, plotlyjs=plotlyjs)
+        path.write_text(html, encoding="utf-8")
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        page = Page(driver)
+        page.complaints(), page.requests()  # what an earlier page left behind
+        driver.get(path.as_uri())
+        page.wait("return Boolean(window.mergescope && window.mergescope.predict)")
+        return page
+
+    return open_scan
+
+
+@pytest.fixture
+def page(driver: Any, open_page: Callable[..., Page], synthetic: Synthetic) -> Page:
+    """The page of the synthetic scan as it opens; opened once and put back, where a test left it open."""
+    page = Page(driver)
+    if not page.run("return Boolean(window.mergescope?.isShared)"):
+        page = open_page(synthetic.scan)
+        page.run("window.mergescope.isShared = true")
+    page.restore()
+    return page
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> Synthetic:
+    """A fine-tune of a small Stable Diffusion 1.x: about 280 keys of real, seeded arrays."""
+    arrays: Arrays = {}
+    keys = []
+    generator = np.random.default_rng(20240229)
+    for key, shape, labels, rate in _layout():
+        a, b = _pair(generator, shape, rate, is_integer=labels.kind == "other" and key.endswith("ids"))
+        arrays[key] = a, b
+        dtype = "I64" if a.dtype.kind == "i" else "F32"
+        keys.append(KeyScan(key, key, shape, dtype, dtype, labels, measure(a, b)))
+    blocks = (*(f"IN{i:02}" for i in range(12)), "M00", *(f"OUT{i:02}" for i in range(12)))
+    scan = Scan(
+        tool="mergescope 0.0",
+        created="2024-02-29T12:00:00Z",
+        a=_model("small-v1.safetensors", "sha256:0a", len(keys)),
+        b=_model("small-tuned.safetensors", "sha256:0b", len(keys)),
+        blocks=blocks,
+        keys=tuple(keys),
+        only_in_a=("model_ema.decay",),
+        only_in_b=("lora.up", "lora.down"),
+        shape_mismatch=(ShapeMismatch("conv_in.weight", (8, 4, 3, 3), (8, 9, 3, 3)),),
+    )
+    return Synthetic(scan, arrays)
+
+
+def measure(a: np.ndarray, b: np.ndarray) -> Sums:
+    """The record of two arrays in float64, straight from its definition."""
+    if a.dtype.kind == "i":
+        return Sums(numel=a.size, n=a.size, changed=int((a != b).sum()))
+    finite = np.isfinite(a) & np.isfinite(b)
+    x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
+    d = y - x
+    return Sums(
+        numel=a.size,
+        n=x.size,
+        numeric=x.size,
+        nonfinite_a=int((~np.isfinite(a)).sum()),
+        nonfinite_b=int((~np.isfinite(b)).sum()),
+        changed=int((x != y).sum()),
+        sign_flips=int((x * y < 0).sum()),
+        sum_a=float(x.sum()),
+        sum_b=float(y.sum()),
+        sum_aa=float((x * x).sum()),
+        sum_bb=float((y * y).sum()),
+        sum_dd=float((d * d).sum()),
+        sum_ab=float((x * y).sum()),
+        sum_abs_d=float(np.abs(d).sum()),
+        max_abs_d=float(np.abs(d).max(initial=0.0)),
+        sum_ulp_sq=float((np.spacing(np.abs(x.astype(np.float32))).astype(np.float64) ** 2).sum()),
+    )
+
+
+def _pair(
+    generator: np.random.Generator, shape: tuple[int, ...], rate: float, *, is_integer: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """A tensor, and the same tensor after training moved it by about `rate` of its norm."""
+    if is_integer:
+        a = np.arange(np.prod(shape)).reshape(shape)
+        return a, a + (a == 3)
+    a = generator.normal(0.0, 0.05, shape).astype(np.float32)
+    step = generator.normal(0.0, 0.05 * rate, shape).astype(np.float32)
+    b = (a * np.float32(1 + rate * rate * generator.normal())) + step if rate else a.copy()
+    return a, b
+
+
+def _layout() -> Iterator[tuple[str, tuple[int, ...], Labels, float]]:
+    """Key, shape, labels and rate of change, of the parts that such a checkpoint has."""
+    yield "alphas_cumprod", (50,), Labels("other", "BASE", "schedule", "other", "schedule", False), 0.0
+    text = "cond_stage_model.transformer.text_model"
+    ids = Labels("text_encoder", "BASE", "embeddings/position_ids", "other", "embeddings", False)
+    yield f"{text}.embeddings.position_ids", (1, 77), ids, 0.0
+    for layer in range(4):
+        for name, component, size in _TEXT:
+            group = component.split("/")[0]
+            for kind, shape in (("weight", (size, 16)), ("bias", (size,))):
+                labels = Labels("text_encoder", "BASE", component, kind, group)
+                yield f"{text}.encoder.layers.{layer}.{name}.{kind}", shape, labels, 0.02 * (layer + 1)
+    for place, block in enumerate(_UNET):
+        for part, prefix in (("unet", "model.diffusion_model."), ("ema", "model_ema.")):
+            for name, component, rate in _BLOCK if part == "unet" else _BLOCK[:2]:
+                group = "/".join(component.split("/")[: 2 if component.startswith("transformer") else 1])
+                for kind, shape in (("weight", (24, 20)), ("bias", (24,))):
+                    labels = Labels(part, block, component, kind, group, part == "unet")
+                    yield f"{prefix}{block.lower()}.{name}.{kind}", shape, labels, rate * (1 + place / 8)
+    for name in ("encoder.conv_in", "decoder.proj_in", "quant_conv"):
+        for kind, shape in (("weight", (12, 12)), ("bias", (12,))):
+            labels = Labels("vae", "VAE", name.replace(".", "/"), kind, name.split(".")[0])
+            yield f"first_stage_model.{name}.{kind}", shape, labels, 0.0
+
+
+def _model(name: str, fingerprint: str, keys: int) -> ModelId:
+    path = f"/models/{name}"
+    return ModelId(
+        path, 2_132_625_612, fingerprint, "sd1", "Stable Diffusion 1.x", keys, {"F32": 9, "I64": 1}
+    )
+
+
+_TEXT = (
+    ("self_attn.q_proj", "self_attn/q_proj", 16),
+    ("self_attn.k_proj", "self_attn/k_proj", 16),
+    ("mlp.fc1", "mlp/fc1", 32),
+    ("layer_norm1", "layer_norm1", 8),
+)
+_UNET = ("IN01", "IN02", "IN04", "M00", "OUT03", "OUT05", "OUT08", "OUT11")
+_BLOCK = (
+    ("attn2.to_k", "transformer_blocks/attn2/to_k", 0.3),
+    ("attn2.to_q", "transformer_blocks/attn2/to_q", 0.25),
+    ("attn1.to_k", "transformer_blocks/attn1/to_k", 0.12),
+    ("attn1.to_out.0", "transformer_blocks/attn1/to_out", 0.1),
+    ("ff.net.2", "transformer_blocks/ff/net", 0.07),
+    ("norm1", "transformer_blocks/norm1", 0.01),
+    ("proj_in", "proj_in", 0.04),
+    ("in_layers.2", "in_layers", 0.03),
+    ("out_layers.3", "out_layers", 0.035),
+    ("skip_connection", "skip_connection", 0.025),
+)

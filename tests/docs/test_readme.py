@@ -1,0 +1,111 @@
+"""The README is true: its commands run, its Python runs, its tables are those of the code.
+
+`MERGESCOPE_UPDATE_README=1` writes the generated table into the README instead of comparing it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyzer.cli import mergescope
+from analyzer.statistics import STATISTICS
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ (mergescope .*)$", TEXT, re.MULTILINE)
+TABLE = re.compile(r"(<!-- statistics:.*?-->\n)(.*?)(<!-- end of statistics -->)", re.DOTALL)
+
+
+def statistics_table() -> str:
+    """The statistics as a Markdown table, from the one table that defines them."""
+    lines = ["| name | formula | unit | range | meaning |", "|---|---|---|---|---|"]
+    for name, s in STATISTICS.items():
+        symbol = s.symbol.replace("|", r"\|")
+        lines.append(f"| `{name}` | {symbol} | {s.unit} | {s.range} | {s.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_statistics_table_is_the_codes() -> None:
+    """Name, formula, unit, range and meaning of every statistic."""
+    table = TABLE.search(TEXT)
+    assert table is not None
+    if os.environ.get("MERGESCOPE_UPDATE_README"):
+        new = TABLE.sub(lambda m: m[1] + statistics_table() + m[3], TEXT)
+        README.write_text(new, encoding="utf-8")
+    else:
+        assert statistics_table() == table[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models a and b that the README speaks of."""
+    from safetensors.numpy import save_file
+
+    path = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    unet, block = "model.diffusion_model.", "1.transformer_blocks.0."
+    keys = [
+        f"{unet}{side}_blocks.{n}.{block}{attention}.to_{x}.weight"
+        for side in ("input", "output")
+        for n in range(1, 12)
+        for attention in ("attn1", "attn2")
+        for x in "qkv"
+    ]
+    keys += [f"{unet}input_blocks.1.0.in_layers.2.bias", "first_stage_model.encoder.conv_in.weight"]
+    a = {key: rng.standard_normal((4, 4)).astype(np.float16) for key in keys}
+    save_file(a, path / "a.safetensors")
+    save_file({k: v * np.float16(1.1) for k, v in a.items()}, path / "b.safetensors")
+    return path
+
+
+def test_there_are_commands() -> None:
+    """The expression that finds them still does."""
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(command: str, folder: Path) -> None:
+    """In the order of the README, in one folder."""
+    words = shlex.split(command)[1:]
+    if "-o" in words and words[0] == "merge":
+        (folder / words[words.index("-o") + 1]).unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "analyzer", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert 0 == done.returncode, done.stderr
+
+
+def test_the_python_example_runs() -> None:
+    """As it stands."""
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+        assert 0 == done.returncode, done.stderr
+        assert done.stdout
+
+
+@pytest.mark.parametrize("command_name", ["scan", "rank", "report", "merge"])
+def test_every_option_is_documented(command_name: str) -> None:
+    """Whatever a command offers stands somewhere in the README."""
+    command = mergescope.commands[command_name]
+    options = [p.opts for p in command.params if p.opts[0].startswith("-")]
+    assert [] == [o for o in options if not any(re.search(rf"(?<![\w-]){name}(?![\w-])", TEXT) for name in o)]
+
+
+def test_the_two_commands_are_in_the_readme() -> None:
+    """CI runs the README's own test command."""
+    ci = (README.parent / ".ci" / "run").read_text(encoding="utf-8")
+    test_command = next(
+        line[2:] for line in TEXT.splitlines() if line.startswith("$ ") and line.endswith("/tox")
+    )
+    for part in test_command.split(" && "):
+        assert part.replace(".venv/bin/pip install ", "").strip() in ci.replace("-q ", ""), part

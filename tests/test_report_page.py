@@ -1,0 +1,328 @@
+"""The report page as text: what it holds, how it is escaped, and that it asks for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import struct
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from analyzer.records import Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from reports.page import SCRIPTS, render
+from reports.tables import KINSHIPS, script_json
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&\"'\u2028"
+FINDING = Finding("attn2 moved most, by 0.3 of its norm", "relative_change", 0.3, "component:attn2")
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes and the text inside them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.found.append((f"/{tag}", {}, []))
+
+    def handle_data(self, data: str) -> None:
+        if self.found:
+            self.found[-1][2].append(data)
+
+    def of(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
+        return [(attributes, "".join(text)) for name, attributes, text in self.found if name == tag]
+
+
+def key_scan(key: str = "block.attn2.weight", **changes: Any) -> KeyScan:
+    labels = Labels("unet", "IN01", "attn2/to_k", "weight", "attn2")
+    sums = Sums(numel=4, n=4, numeric=4, changed=4, sum_aa=1 / 3, sum_bb=0.4, sum_dd=0.1, sum_a=1e-300)
+    return replace(KeyScan(key, key, (2, 2), "F16", "F16", labels, sums), **changes)
+
+
+def scan_of(*keys: KeyScan, **changes: Any) -> Scan:
+    model = ModelId("/models/one.safetensors", 2_132_625_612, "sha256:0", "sd1", "Stable Diffusion 1.x")
+    other = replace(
+        model, path="C:\\models\\two.ckpt", bytes=999_950, keys=1143, dtypes={"I64": 1, "F16": 99}
+    )
+    scan = Scan("mergescope 0", "2024-02-29T12:00:00Z", model, other, ("IN00", "IN01"), keys, (), (), ())
+    return replace(scan, **changes)
+
+
+def page_of(scan: Scan, *, kinship: str = "fine-tune", **options: Any) -> str:
+    return render(scan, kinship=kinship, findings=[FINDING], **options)
+
+
+def embedded(html: str) -> dict[str, Any]:
+    """The data that the page's script reads."""
+    [text] = [text for attributes, text in Elements(html).of("script") if attributes.get("id") == "scan"]
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def visible_text(html: str) -> str:
+    """What a reader without scripts sees, in one line."""
+    body = html[html.index("<body>") : html.index('<script type="application/json"')]
+    return " ".join("".join(part for _, _, text in Elements(body).found for part in text).split())
+
+
+def policy_of(html: str) -> dict[str, list[str]]:
+    """The page's Content-Security-Policy: directive -> sources."""
+    [content] = [a["content"] for a, _ in Elements(html).of("meta") if "http-equiv" in a]
+    assert content
+    return {name: sources for name, *sources in (directive.split() for directive in content.split(";"))}
+
+
+def digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+# What the page holds
+
+
+def test_the_page_has_the_sections_of_the_contract() -> None:
+    """Head, findings, ranking, map, scatter and keys, each once and in this order."""
+    found = re.findall(r'data-section="(\w+)"', page_of(scan_of(key_scan()), plotlyjs="cdn"))
+    assert ["head", "findings", "ranking", "map", "scatter", "keys"] == [*dict.fromkeys(found)]
+
+
+def test_the_embedded_sums_keep_every_bit() -> None:
+    """Floats come back from the page's data as the floats they were, overflow included."""
+    overflow = Sums(numel=1, n=1, numeric=1, sum_aa=float("inf"), sum_bb=0.1)
+    sums = embedded(page_of(scan_of(key_scan(), key_scan("y", sums=overflow)), plotlyjs="cdn"))["sums"]
+    read = {
+        name: struct.unpack("<2d", base64.b64decode(sums[name])) for name in ("sum_aa", "sum_bb", "sum_a")
+    }
+    assert {"sum_aa": (1 / 3, float("inf")), "sum_bb": (0.4, 0.1), "sum_a": (1e-300, 0.0)} == read
+    assert [4, 0] == sums["changed"]
+
+
+def test_labels_are_embedded_by_key() -> None:
+    """Every key finds its own label, shape and dtype again, whichever it shares with others."""
+    other = Labels("vae", "VAE", "decoder", "bias", "decoder", counted=False)
+    data = embedded(page_of(scan_of(key_scan("x"), key_scan("y", labels=other, shape=()), key_scan("z"))))
+    keys = data["keys"]
+    read = {
+        name: [keys[name]["names"][code] for code in keys[name]["codes"]]
+        for name in ("part", "block", "shape")
+    }
+    assert {
+        "part": ["unet", "vae", "unet"],
+        "block": ["IN01", "VAE", "IN01"],
+        "shape": [[2, 2], [], [2, 2]],
+    } == read
+    assert ([1], ["x", "y", "z"], None) == (keys["uncounted"], keys["key"], keys["key_b"])
+
+
+def test_the_head_names_both_models_and_their_size() -> None:
+    """File name, size in decimal units, architecture, dtypes by size, keys; paths of any system."""
+    text = visible_text(page_of(scan_of(key_scan()), plotlyjs="cdn"))
+    assert "Model A: one.safetensors 2.13 GB · Stable Diffusion 1.x /models/one.safetensors" in text
+    assert (
+        "Model B: two.ckpt 1 MB · Stable Diffusion 1.x · fp16 + i64 · 1,143 keys C:\\models\\two.ckpt" in text
+    )
+
+
+def test_the_head_lists_what_does_not_pair_and_what_to_beware_of() -> None:
+    """Unpaired keys, other shapes, NaN and other dtypes, each with its count and its names."""
+    nan = key_scan("broken", sums=Sums(numel=9, nonfinite_a=1, nonfinite_b=2))
+    scan = scan_of(
+        nan,
+        key_scan("recast", dtype_b="BF16"),
+        only_in_a=("left",),
+        only_in_b=("right", "far right"),
+        shape_mismatch=(ShapeMismatch("wide", (2, 4), (2, 9)),),
+    )
+    text = visible_text(page_of(scan, plotlyjs="cdn"))
+    for expected in (
+        "2 keys pair",
+        "1 key only in A left",
+        "2 keys only in B right far right",
+        "1 key of another shape wide 2×4 → 2×9",
+        "1 key with NaN or Inf, left out of every sum broken 1 in A, 2 in B",
+        "1 key stored in another dtype recast F16 → BF16",
+    ):
+        assert expected in text
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    """A head that lists thousands of keys would hide the page; the data still holds them all."""
+    names = tuple(f"key.{n}" for n in range(1234))
+    html = page_of(scan_of(key_scan(), only_in_a=names), plotlyjs="cdn")
+    assert "and 734 more" in visible_text(html)
+    assert list(names) == embedded(html)["only_in_a"]
+
+
+def test_findings_stand_with_their_number_and_their_selector() -> None:
+    """The sentence, the value for the script to format, and a button that selects."""
+    html = page_of(scan_of(key_scan()), plotlyjs="cdn")
+    elements = Elements(html)
+    assert FINDING.text in visible_text(html)
+    assert "0.3" in [attributes.get("data-value") for attributes, _ in elements.of("span")]
+    assert "component:attn2" in [attributes.get("data-selector") for attributes, _ in elements.of("button")]
+
+
+@pytest.mark.parametrize("kinship", KINSHIPS)
+def test_only_unrelated_models_get_the_banner(kinship: str) -> None:
+    """A reader about to merge two strangers is told so; nobody else is."""
+    html = page_of(scan_of(key_scan()), kinship=kinship, plotlyjs="cdn")
+    assert (kinship == "unrelated") == ("These two models were trained apart." in visible_text(html))
+
+
+def test_an_identical_pair_has_no_figures() -> None:
+    """Nothing differs: the page says it in words and leaves the figures out."""
+    same = key_scan(sums=Sums(numel=4, n=4, numeric=4, sum_aa=1.0, sum_bb=1.0))
+    html = page_of(scan_of(same), kinship="same", plotlyjs="cdn")
+    assert "Nothing differs." in visible_text(html)
+    assert ["head", "findings", "keys"] == [
+        *dict.fromkeys(re.findall(r'data-section="(\w+)"', html[: html.index("<script")]))
+    ]
+
+
+def test_elements_that_could_not_be_compared_are_not_identical() -> None:
+    """A NaN leaves every sum, so a pair with one is not called identical."""
+    nan = key_scan(sums=Sums(numel=4, n=3, numeric=3, nonfinite_a=1, sum_aa=1.0, sum_bb=1.0))
+    assert "Nothing differs." not in visible_text(page_of(scan_of(nan), plotlyjs="cdn"))
+
+
+# Safety
+
+
+@pytest.mark.parametrize("plotlyjs", ["inline", "cdn"])
+def test_names_from_files_are_never_markup(plotlyjs: str) -> None:
+    """Hostile names of every origin leave the page's elements as they are with harmless ones."""
+
+    def page(name: str) -> list[str]:
+        labels = Labels(name, name, name, name, name)
+        model = ModelId(f"/m/{name}", 1, name, name, name, 1, {name: 1})
+        finding = Finding(name, "cosine", None, name)
+        scan = scan_of(
+            key_scan(name, key_b=f"{name}b", labels=labels, dtype_a=name, sums=Sums(numel=1, nonfinite_a=1)),
+            tool=name,
+            created=name,
+            a=model,
+            b=model,
+            only_in_a=(name,),
+            only_in_b=(name,),
+            shape_mismatch=(ShapeMismatch(name, (1,), (2,)),),
+        )
+        html = render(scan, kinship="distant", findings=[finding], plotlyjs=plotlyjs)  # type: ignore[arg-type]
+        return [tag for tag, _, _ in Elements(html).found]
+
+    assert page("harmless") == page(HOSTILE)
+
+
+def test_the_data_cannot_end_its_element() -> None:
+    """No sign that HTML or old JavaScript reads as an end of text; the value stays the same."""
+    text = script_json({"key": HOSTILE})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert {"key": HOSTILE} == json.loads(text)
+
+
+def test_a_lone_surrogate_survives_in_the_data_and_does_not_break_the_file() -> None:
+    """Such a name is legal in a JSON header and illegal in UTF-8: the page can be written either way."""
+    html = page_of(scan_of(key_scan("lone \ud800"), only_in_a=("also \udfff",)), plotlyjs="cdn")
+    assert html.encode("utf-8")
+    assert ["lone \ud800"] == embedded(html)["keys"]["key"]
+
+
+def test_the_policy_allows_the_page_s_own_scripts_and_nothing_else() -> None:
+    """Every script is named by its hash, the style by a nonce; no origin, no inline handler, no eval."""
+    html = page_of(scan_of(key_scan()))
+    scripts = [text for attributes, text in Elements(html).of("script") if "type" not in attributes]
+    policy = policy_of(html)
+    assert [f"'sha256-{digest(script)}'" for script in scripts] == policy["script-src"]
+    assert ["'none'"] == policy["default-src"]
+    assert ["data:", "blob:"] == policy["img-src"]
+    assert "unsafe" not in str(policy)
+    [(style, _)] = Elements(html).of("style")
+    assert [f"'nonce-{style['nonce']}'"] == policy["style-src"]
+
+
+def test_the_inline_page_names_no_address_to_load() -> None:
+    """No element of the page points anywhere but into the page."""
+    html = page_of(scan_of(key_scan()))
+    addresses = [
+        a[name] for _, a, _ in Elements(html).found for name in ("src", "href", "action") if name in a
+    ]
+    assert {"data:,", "#keys"} == set(addresses)
+
+
+def test_the_small_page_names_one_script_by_address_and_hash() -> None:
+    """With `cdn`, plotly.js comes from its own site, in the version that the inline page would hold."""
+    html, inline = (page_of(scan_of(key_scan()), plotlyjs=mode) for mode in ("cdn", "inline"))
+    [script] = [attributes for attributes, _ in Elements(html).of("script") if "src" in attributes]
+    plotly = max((text for _, text in Elements(inline).of("script")), key=len)
+    version = re.search(r"plotly\.js v(\S+)", plotly)
+    assert version
+    assert f"https://cdn.plot.ly/plotly-{version[1]}.min.js" == script["src"]
+    assert f"sha256-{digest(plotly)}" == script["integrity"]
+    assert script["src"] in policy_of(html)["script-src"]
+    assert len(html) < 200_000
+
+
+# Size, repeatability, looks
+
+
+def test_a_page_of_2600_keys_stays_under_six_megabytes() -> None:
+    """The largest common layout, names as long as they are there and sums of full length, still mails."""
+    name = "conditioner.embedders.1.model.transformer.resblocks.{:05}.attn.in_proj_weight_of_that_layer"
+    long = Sums(*([10**9 + 7] * 7), *([1.2345678901234567e-5] * 9))
+    keys = [key_scan(name.format(n), sums=long) for n in range(2600)]
+    assert len(page_of(scan_of(*keys)).encode()) < 6_000_000
+
+
+def test_the_same_scan_gives_the_same_bytes() -> None:
+    """Nothing of the page depends on the clock, on chance, or on the order of a set."""
+    scan = scan_of(key_scan("x"), key_scan("y"))
+    assert page_of(scan) == page_of(scan)
+
+
+def test_every_script_of_the_folder_is_in_the_page() -> None:
+    """A module that nobody lists would silently be missing."""
+    folder = {file.name for file in files("reports").joinpath("js").iterdir() if file.name.endswith(".js")}
+    assert {*SCRIPTS, "prelude.js"} == folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("text", ["ink", "muted", "accent", "warn"])
+@pytest.mark.parametrize("ground", ["page", "card"])
+def test_text_has_the_contrast_of_level_aa(scheme: str, text: str, ground: str) -> None:
+    """Every text colour on every ground reaches 4.5 to 1 (WCAG 2.2, 1.4.3)."""
+    style = files("reports").joinpath("style.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--(\w[\w-]*): (#\w{6});", part)) for part in style.split("@media", 2)[:2]
+    )
+    colours = {**light, **dark} if scheme == "dark" else light
+    bright, dim = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+    assert (bright + 0.05) / (dim + 0.05) >= 4.5
+
+
+def test_the_colour_scale_is_even() -> None:
+    """Equal steps of a value are equal steps of lightness, so that a map does not invent edges."""
+    source = files("reports").joinpath("js/theme.js").read_text(encoding="utf-8")
+    sequential = re.findall(r"#\w{6}", source[source.index("SEQUENTIAL") : source.index("];")])
+    # CIE 1976 lightness of a relative luminance above 0.009
+    lightness = [116 * luminance(colour) ** (1 / 3) - 16 for colour in sequential]
+    steps = [a - b for a, b in pairwise(lightness)]
+    assert 11 == len(sequential)
+    assert [sum(steps) / 10] * 10 == pytest.approx(steps, abs=0.6)
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of "#rrggbb", in 0 … 1 (WCAG 2.2)."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analyzer.errors import DeviceError
 
+_DIGITS = 4  # of a device's number; Python refuses to read one of thousands
 Notify = Callable[[str], None]
 
 
@@ -28,11 +29,11 @@ def resolve_device(name: str, *, notify: Notify = lambda _: None) -> str:
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
         raise DeviceError(f"unknown device {name!r}: write auto, cpu, cuda, cuda:N or mps")
-    index, count = int(match[1] or 0), _cuda_devices()
-    if index >= count:
+    digits, count = match[1] or "0", _cuda_devices()
+    if len(digits) > _DIGITS or int(digits) >= count:
         found = "no CUDA device" if count == 0 else f"{count} CUDA device{'s' if count > 1 else ''}"
         raise DeviceError(f"device {name!r} is not there: torch sees {found}; use --device cpu")
-    return f"cuda:{index}"
+    return f"cuda:{int(digits)}"
 
 
 def _nvidia_driver_present() -> bool:

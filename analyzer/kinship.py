@@ -17,12 +17,13 @@ def kinship(scan: Scan) -> tuple[str | None, float | None]:
 
     The element-weighted median of the cosines of all keys that changed and have 1000 elements or
     more (of all that changed, where none is so large): from 0.9 on "fine-tune", from 0.1 on
-    "distant", below "unrelated", which means trained apart. "same" if nothing changed. (None, None)
-    where no key that changed has a direction.
+    "distant", below "unrelated", which means trained apart. "same" if weights were compared and
+    none changed. (None, None) where none could be compared, or none that changed has a direction.
     """
-    changed = [row for row in counted(scan.keys) if row.sums.changed]
+    compared = [row for row in counted(scan.keys) if row.sums.n]
+    changed = [row for row in compared if row.sums.changed]
     if not changed:
-        return "same", None
+        return ("same" if compared else None), None
     large = [row for row in changed if row.sums.numel >= SAMPLE_ELEMENTS]
     median = _weighted_median_cosine(large or changed)
     if median is None:
@@ -34,32 +35,66 @@ def kinship(scan: Scan) -> tuple[str | None, float | None]:
 
 def findings(scan: Scan) -> list[Finding]:
     """Plain sentences about a scan, the most important first; none without its number."""
-    found = [_kinship_finding(scan)]
-    found += _nonfinite_findings(scan)
-    ranked = [row for row in rank(scan) if row.statistics["relative_change"]]
-    if len(ranked) > 1:
-        first = ranked[0]
-        change, share = first.statistics["relative_change"], first.statistics["energy_share"]
-        assert change is not None
-        assert share is not None
+    found = [_kinship_finding(scan), *_nonfinite_findings(scan)]
+    groups = rank(scan)
+    moved = [row for row in groups if row.statistics["relative_change"]]
+    first = moved[0] if len(moved) > 1 else None  # one group alone moves neither most nor least
+    change = first.statistics["relative_change"] if first else None
+    share = first.statistics["energy_share"] if first else None
+    if first is not None and change is not None and share is not None:
         text = f"{first.name} moved most, by {change:.2g} of its norm; it holds {share:.0%} of all change"
         found.append(Finding(text, "relative_change", change, first.selector))
-    still = [row for row in rank(scan, axis="part") if row.sums.changed == 0]
-    if still and ranked:
-        names = ", ".join(row.name for row in still)
-        selector = ",".join(row.selector for row in still)
-        text = f"nothing changed in {names} ({sum(row.keys for row in still)} keys, bit for bit equal values)"
+    return [*found, *_still_findings(scan)]
+
+
+def _still_findings(scan: Scan) -> list[Finding]:
+    """The parts, and beside them the components, in which nothing changed while something did elsewhere."""
+    rows = counted(scan.keys)
+    if not any(row.sums.changed for row in rows):
+        return []
+    parts = _still([row.labels.part for row in rows], rows)
+    others = [row for row in rows if row.labels.part not in parts]
+    components = _still([row.labels.group for row in others], others)
+    found = []
+    for axis, still in (("part", parts), ("component", components)):
+        if not still:
+            continue
+        keys = [row for members in still.values() for row in members]
+        same_bits = all(row.dtype_a == row.dtype_b for row in keys)
+        how = "bit for bit equal values" if same_bits else "equal values, stored in another dtype"
+        names = ", ".join(path.rsplit("/", 1)[-1] for path in still)
+        text = f"nothing changed in {names} ({len(keys)} key{'s' * (len(keys) != 1)}, {how})"
+        selector = ",".join(f"{axis}:{path}" for path in still)
         found.append(Finding(text, "changed_fraction", 0.0, selector))
     return found
+
+
+def _still(names: list[str], rows: list[KeyScan]) -> dict[str, list[KeyScan]]:
+    """The groups whose every key was compared in full and did not change, by name."""
+    groups: dict[str, list[KeyScan]] = {}
+    for name, row in zip(names, rows, strict=True):
+        groups.setdefault(name, []).append(row)
+    return {
+        name: members
+        for name, members in sorted(groups.items())
+        if all(row.sums.n == row.sums.numel and not row.sums.changed for row in members)
+        and any(row.sums.n for row in members)
+    }
 
 
 def _kinship_finding(scan: Scan) -> Finding:
     name, value = kinship(scan)
     if name == "same":
-        return Finding("the two models hold the same values", "changed_fraction", 0.0, "")
+        return Finding(_sameness(scan), "changed_fraction", 0.0, "")
     if name is None or value is None:
-        return Finding("no changed key has a direction, so kinship cannot be told", "cosine", None, "")
-    evidence = f"the median cosine of the keys that changed is {value:.2f}"
+        measured = any(row.sums.n for row in counted(scan.keys))
+        text = (
+            "kinship cannot be told: no key that changed has a direction in both models"
+            if measured
+            else "kinship cannot be told: no weights could be compared"
+        )
+        return Finding(text, "cosine", None, "")
+    evidence = f"the median cosine of the keys that changed is {value:.3f}"
     text = {
         "fine-tune": f"relatives: {evidence}, as between a model and its fine-tune",
         "distant": f"distant relatives: {evidence}; expect a merge to lose quality",
@@ -71,6 +106,21 @@ def _kinship_finding(scan: Scan) -> Finding:
     return Finding(text, "cosine", value, "")
 
 
+def _sameness(scan: Scan) -> str:
+    """How equal two models are in which no weight changed."""
+    beside = [
+        (len(scan.only_in_a), "only in A"),
+        (len(scan.only_in_b), "only in B"),
+        (len(scan.shape_mismatch), "of different shape"),
+        (sum(1 for row in scan.keys if row.sums.changed), "outside the totals that changed"),
+        (sum(1 for row in scan.keys if row.sums.n != row.sums.numel), "with NaN or Inf"),
+    ]
+    exceptions = ", ".join(f"{count} {what}" for count, what in beside if count)
+    if not exceptions:
+        return "the two models hold the same values"
+    return f"all weights that could be compared are equal; beside them stand keys: {exceptions}"
+
+
 def _nonfinite_findings(scan: Scan) -> list[Finding]:
     found = []
     for side in ("a", "b"):
@@ -78,7 +128,8 @@ def _nonfinite_findings(scan: Scan) -> list[Finding]:
         bad = [row for row in scan.keys if getattr(row.sums, name)]
         if bad:
             count = sum(getattr(row.sums, name) for row in bad)
-            first, more = bad[0].key, f" and {len(bad) - 1} more keys" if len(bad) > 1 else ""
+            others = len(bad) - 1
+            first, more = bad[0].key, f" and {others} more key{'s' * (others > 1)}" if others else ""
             text = f"{side.upper()} holds {count:,} values that are NaN or Inf, in {first!r}{more}: left out"
             found.append(Finding(text, name, float(count), ""))
     return found

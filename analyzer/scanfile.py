@@ -57,7 +57,7 @@ def load(path: Path) -> Scan:
         raise ScanFileError(f"{path}: not JSON ({error}); a scan file comes from: mergescope scan") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ScanFileError(f"{path}: not a scan file (no format {FORMAT!r}); make one with: mergescope scan")
-    if document.get("version") != VERSION:
+    if document.get("version") != VERSION or document["version"] is True:
         raise ScanFileError(
             f"{path}: is of scan version {document.get('version')!r}, "
             f"and this release reads version {VERSION}: scan again"
@@ -85,6 +85,8 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
 
 _SUMS = [f.name for f in fields(Sums)]
 _COUNTS = {f.name for f in fields(Sums) if f.type == "int"}
+_SIGNED = {"sum_a", "sum_b", "sum_ab"}
+_LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
 _LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
 
 
@@ -99,26 +101,29 @@ def _scan(document: Mapping[str, Any]) -> Scan:
         created=_text(document["created"]),
         a=_model(models["a"]),
         b=_model(models["b"]),
-        blocks=tuple(_text(block) for block in document["blocks"]),
-        keys=tuple(_key(row) for row in document["keys"]),
-        only_in_a=tuple(_text(key) for key in document["only_in_a"]),
-        only_in_b=tuple(_text(key) for key in document["only_in_b"]),
+        blocks=_texts(document["blocks"]),
+        keys=tuple(_key(row) for row in _list(document["keys"])),
+        only_in_a=_texts(document["only_in_a"]),
+        only_in_b=_texts(document["only_in_b"]),
         shape_mismatch=tuple(
             ShapeMismatch(_text(row["key"]), _shape(row["shape_a"]), _shape(row["shape_b"]))
-            for row in document["shape_mismatch"]
+            for row in _list(document["shape_mismatch"])
         ),
     )
 
 
 def _model(document: Mapping[str, Any]) -> ModelId:
+    dtypes = document.get("dtypes", {})
+    if dtypes is not None and not isinstance(dtypes, dict):
+        raise TypeError(f"{dtypes!r} is not a table of dtypes")
     return ModelId(
         path=_text(document["path"]),
-        bytes=int(document["bytes"]),
+        bytes=_count(document["bytes"]),
         fingerprint=_text(document["fingerprint"]),
         architecture=_text(document["architecture"]),
         title=_text(document.get("title", "")),
-        keys=int(document.get("keys", 0)),
-        dtypes={_text(name): int(count) for name, count in (document.get("dtypes") or {}).items()},
+        keys=_count(document.get("keys", 0)),
+        dtypes=None if dtypes is None else {name: _count(count) for name, count in dtypes.items()},
     )
 
 
@@ -134,21 +139,27 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
         dtype_a=_text(document["dtype_a"]),
         dtype_b=_text(document["dtype_b"]),
         labels=Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted),
-        sums=Sums(**{name: _number(values[name], whole=name in _COUNTS) for name in _SUMS}),
+        sums=Sums(**{name: _sum(name, values[name]) for name in _SUMS}),
     )
 
 
-def _number(value: Any, *, whole: bool) -> Any:
+def _sum(name: str, value: Any) -> Any:
     """A count or a sum. A sum that overflowed fp64 was written as null, and is infinite again."""
-    if whole:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise TypeError(f"{value!r} is not a count")
-        return value
+    if name in _COUNTS:
+        return _count(value)
     if value is None:
         return float("inf")
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a number")
+        raise TypeError(f"{name} {value!r} is not a number")
+    if value < 0 and name not in _SIGNED:
+        raise ValueError(f"{name} {value!r} is negative")
     return float(value)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_COUNT:
+        raise TypeError(f"{value!r} is not a count")
+    return value
 
 
 def _text(value: Any) -> str:
@@ -157,7 +168,15 @@ def _text(value: Any) -> str:
     return value
 
 
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.60} is not a list")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
 def _shape(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(isinstance(n, int) and n >= 0 for n in value):
-        raise TypeError(f"{value!r} is not a shape")
-    return tuple(value)
+    return tuple(_count(n) for n in _list(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analyzer.ranking import RankRow, total
@@ -43,9 +43,12 @@ def ranking_document(ranking: Sequence[RankRow], *, axis: str, by: str) -> dict[
     }
 
 
-def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()
+def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Lines end in LF; a cell with any line break in it is quoted, a lone CR included."""
+    lines = []
+    for row in (head, *rows):
+        line = io.StringIO()
+        # The csv module quotes the characters of its line terminator only, so that must hold both.
+        csv.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)

@@ -58,22 +58,22 @@ def test_progress_rises_and_ends_at_the_total(threads: int) -> None:
 def test_progress_is_reported_while_work_goes_on() -> None:
     """A report comes before the work is done, and says how much of it is."""
     steps: Steps = []
-    first_done, reported = threading.Event(), threading.Event()
+    two_done, reported = threading.Event(), threading.Event()
 
     def work(batch: int, state: None) -> int:
-        if batch:
-            first_done.set()
+        if batch == 2:
+            two_done.set()
             assert reported.wait(PATIENCE)
         return 10
 
     def progress(done: int, total: int) -> None:
         steps.append((done, total))
-        if first_done.is_set():
+        if two_done.is_set():
             reported.set()
 
-    run_batches(range(2), work, state=lambda: None, threads=1, total=20, progress=progress)
-    assert (10, 20) in steps
-    assert (20, 20) == steps[-1]
+    run_batches(range(3), work, state=lambda: None, threads=1, total=30, progress=progress)
+    assert (20, 30) in steps
+    assert (30, 30) == steps[-1]
 
 
 def test_no_batches_are_done_at_once() -> None:

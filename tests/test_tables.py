@@ -26,10 +26,11 @@ MEASURED = Sums(
     max_abs_d=0.1, sum_ulp_sq=1e-7,
 )  # fmt: skip
 SCALAR = replace(TO_K, component="x", group="x")
+GROWN = Sums(1, 1, 1, changed=1, sum_b=2.0, sum_bb=4.0, sum_dd=4.0, sum_abs_d=2.0, max_abs_d=2.0)
 ROWS = (
     KeyScan("a.weight", "model.a.weight", (2, 4, 1), "F16", "BF16", TO_K, MEASURED),
     KeyScan("ids", "ids", (77,), "I64", "I32", IDS, Sums(numel=77, n=77, changed=1)),
-    KeyScan("scalar", "scalar", (), "F32", "F32", SCALAR, Sums(numel=1, n=1, numeric=1)),
+    KeyScan("scalar", "scalar", (), "F32", "F32", SCALAR, GROWN),
 )
 SCAN = Scan("mergescope", "2026-01-01", MODEL, MODEL, ("IN01",), ROWS, (), (), ())
 

@@ -222,6 +222,19 @@ def test_parts_that_did_not_change_are_counted() -> None:
     assert result.keys[1:] == select(finding.selector, rows=result.keys, blocks=result.blocks)
 
 
+def test_components_that_did_not_change_are_selected_alone() -> None:
+    """A frozen `norm`: its selector leaves out the norm inside the VAE's attention, which moved."""
+    rows = [
+        row("norm", still()),
+        row("ff", turned(0.5)),
+        row("mid/attn_1/norm", turned(0.7), part="vae", block="VAE"),
+    ]
+    result = scan_of(*rows)
+    (finding,) = [f for f in findings(result) if f.statistic == "changed_fraction"]
+    assert "nothing changed in norm (1 key," in finding.text
+    assert result.keys[:1] == select(finding.selector, rows=result.keys, blocks=result.blocks)
+
+
 def test_a_part_of_nan_did_not_stay_the_same() -> None:
     """A VAE that became NaN has no changed position that could be compared, and yet it changed."""
     result = scan_of(row("x", turned(0.5)), row("v", NO_POSITION, part="vae", block="VAE"))

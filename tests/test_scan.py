@@ -120,6 +120,7 @@ def silero() -> tuple[Scan, Arrays, Arrays]:
 def check_keys(result: Scan, a: Arrays, b: Arrays) -> None:
     """Every statistic of every counted key, each against numpy on that key's tensors."""
     rows = [row for row in result.keys if row.labels.counted]
+    assert rows
     everything = change(a, b, [row.key for row in rows])
     whole = total(result.keys)
     for row in rows:
@@ -248,9 +249,7 @@ def test_totals_leave_out_what_does_not_count(pair: tuple[Path, Path]) -> None:
 
 def test_every_statistic_of_a_half_precision_pair_equals_numpy(pair: tuple[Path, Path]) -> None:
     """The same as for the real pair, in fp16 and under the names of SD 1.5."""
-    result = scan_files(*pair)
-    assert len(result.keys) > 40
-    check_keys(result, load_file(pair[0]), load_file(pair[1]))
+    check_keys(scan_files(*pair), load_file(pair[0]), load_file(pair[1]))
 
 
 @pytest.fixture
@@ -266,7 +265,7 @@ def large(write: Write) -> tuple[Path, Path]:
 
 def test_a_tensor_of_several_chunks_equals_numpy(large: tuple[Path, Path]) -> None:
     """The sums of 262,147 elements, cut into chunks, are those of the whole tensor."""
-    a, b = load_file(large[0]), load_file(large[1])
+    a, b = (load_file(path) for path in large)
     assert a["w.0"].size > 2 * 131072
     check_keys(scan_files(*large), a, b)
 
@@ -288,7 +287,6 @@ def test_only_measures_what_is_selected(pair: tuple[Path, Path]) -> None:
     assert 7 == len(expected)
     assert expected == result.keys
     assert 2 * 2 * sum(row.sums.numel for row in expected) == seen[-1][1]  # two files, two bytes each
-    assert full.only_in_a == result.only_in_a
 
 
 def test_progress_rises_to_the_bytes_of_both_files(pair: tuple[Path, Path]) -> None:

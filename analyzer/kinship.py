@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analyzer.ranking import counted, rank
+from analyzer.ranking import Axis, counted, exact_selector, rank
 from analyzer.records import Finding, KeyScan, Scan
 from analyzer.statistics import cosine
 
@@ -56,7 +56,8 @@ def _still_findings(scan: Scan) -> list[Finding]:
     others = [row for row in rows if row.labels.part not in parts]
     components = _still([row.labels.group for row in others], others)
     found = []
-    for axis, still in (("part", parts), ("component", components)):
+    axes: tuple[tuple[Axis, dict[str, list[KeyScan]]], ...] = (("part", parts), ("component", components))
+    for axis, still in axes:
         if not still:
             continue
         keys = [row for members in still.values() for row in members]
@@ -64,7 +65,7 @@ def _still_findings(scan: Scan) -> list[Finding]:
         how = "bit for bit equal values" if same_bits else "equal values, stored in another dtype"
         names = ", ".join(path.rsplit("/", 1)[-1] for path in still)
         text = f"nothing changed in {names} ({len(keys)} key{'s' * (len(keys) != 1)}, {how})"
-        selector = ",".join(f"{axis}:{path}" for path in still)
+        selector = exact_selector(scan, axis=axis, paths=list(still))
         found.append(Finding(text, "changed_fraction", 0.0, selector))
     return found
 

@@ -54,8 +54,11 @@ def rank(
     for row in chosen:
         groups.setdefault(_place(row, axis, depth), []).append(row)
     names = short_names(groups)
-    selectors = _exact_selectors(scan, axis, depth, groups)
-    rows = [_rank_row(names[path], selectors[path], keys, whole) for path, keys in groups.items()]
+    kinds = _kinds(scan)
+    rows = [
+        _rank_row(names[path], _exact(kinds, scan.blocks, axis=axis, paths=[path], depth=depth), keys, whole)
+        for path, keys in groups.items()
+    ]
     sign = 1 if STATISTICS[by].ascending else -1
 
     def position(row: RankRow) -> tuple[bool, float, str]:
@@ -102,28 +105,35 @@ class _Kind:
     labels: Labels
 
 
-def _exact_selectors(scan: Scan, axis: Axis, depth: Depth, paths: Iterable[str]) -> dict[str, str]:
-    """For each group a selector that hits its keys and no others.
+def exact_selector(scan: Scan, *, axis: Axis, paths: Sequence[str], depth: Depth = "rank") -> str:
+    """A selector that hits the counted keys of these groups of one axis, and no others.
 
     A component's name also hits where it stands inside another path (`conv` of the U-Net, and the
-    `conv` of a VAE's upsampler); then the group's parts are named as well, and what is left over is
-    excluded.
+    `conv` of a VAE's upsampler); then the groups' parts are named as well, and what is still left
+    over is excluded.
     """
+    return _exact(_kinds(scan), scan.blocks, axis=axis, paths=paths, depth=depth)
+
+
+def _exact(
+    kinds: Sequence[_Kind], blocks: Sequence[str], *, axis: Axis, paths: Sequence[str], depth: Depth
+) -> str:
+    selector = ",".join(f"{axis}:{path}" for path in paths)
     if axis != "component":
-        return {path: f"{axis}:{path}" for path in paths}
-    kinds = [_Kind("", labels) for labels in {_without_place(row.labels): None for row in scan.keys}]
-    selectors = {}
-    for path in paths:
-        members = {k.labels for k in kinds if _place(k, axis, depth) == path}
-        selector = f"component:{path}"
-        if foreign := _foreign(selector, kinds, members, scan.blocks):
-            parts = sorted({labels.part for labels in members})
-            if not {labels.part for labels in foreign} <= set(parts):
-                selector = ",".join([*(f"part:{part}" for part in parts), selector])
-        if foreign := _foreign(selector, kinds, members, scan.blocks):
-            selector += "".join(f",!component:{c}" for c in sorted({labels.component for labels in foreign}))
-        selectors[path] = selector
-    return selectors
+        return selector
+    members = {k.labels for k in kinds if _place(k, axis, depth) in paths}
+    if foreign := _foreign(selector, kinds, members, blocks):
+        parts = sorted({labels.part for labels in members})
+        if not {labels.part for labels in foreign} <= set(parts):
+            selector = ",".join([*(f"part:{part}" for part in parts), selector])
+    if foreign := _foreign(selector, kinds, members, blocks):
+        selector += "".join(f",!component:{c}" for c in sorted({labels.component for labels in foreign}))
+    return selector
+
+
+def _kinds(scan: Scan) -> list[_Kind]:
+    """What components there are, of which part: few rows, whatever the number of keys."""
+    return [_Kind("", labels) for labels in {_without_place(row.labels): None for row in scan.keys}]
 
 
 def _foreign(

@@ -68,7 +68,7 @@ def cosine_distance(s: Sums) -> float | None:
     if not (s.sum_aa > 0 and s.sum_bb > 0):
         return None
     length_a, length_b = sqrt(s.sum_aa), sqrt(s.sum_bb)
-    distance = (s.sum_dd - (length_b - length_a) ** 2) / (2 * length_a * length_b)
+    distance = (s.sum_dd - (length_b - length_a) ** 2) / length_a / (2 * length_b)  # no overflow between
     return min(max(distance, 0.0), 2.0)
 
 

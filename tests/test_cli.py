@@ -328,6 +328,7 @@ def test_a_full_disk(write: Write, tmp_path: Path) -> None:
         pytest.skip("mounting a small tmpfs needs Linux and root")
     command = [
         sys.executable,
+        "-I",
         "-m",
         "analyzer",
         "merge",
@@ -369,7 +370,7 @@ def test_help_answers_without_heavy_imports() -> None:
         "heavy = {'torch', 'numpy', 'numba', 'plotly', 'rich', 'scipy', 'jinja2'}\n"
         "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stderr)
 
 
@@ -381,7 +382,7 @@ def test_a_scan_of_safetensors_does_without_torch(models: tuple[Path, Path], tmp
         "code = analyzer.cli.run()\n"
         "sys.exit('torch' if 'torch' in sys.modules else code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
     assert (0, "") == (done.returncode, done.stderr)
 
 
@@ -409,7 +410,7 @@ streaming.wait = wait
 sys.argv = {["mergescope", "merge", *map(str, models), "-o", str(folder / "o.safetensors"), "--alpha=0.5"]!r}
 analyzer.cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
     assert ".part" in done.stdout  # it was caught in the act
     assert (130, "Interrupted; nothing was left behind.\n") == (done.returncode, done.stderr.lstrip())
     assert [] == list(folder.iterdir())

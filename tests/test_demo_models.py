@@ -66,7 +66,7 @@ def test_asking_for_the_paths_imports_no_torch() -> None:
     program = (
         "import sys, analyzer.demo as d; d.base_path(); print(sorted({'torch', 'numpy'} & {*sys.modules}))"
     )
-    assert "[]\n" == subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert "[]\n" == subprocess.check_output([sys.executable, "-I", "-c", program], text=True)
 
 
 @pytest.mark.parametrize("path", [base_path(), fine_tune_path()], ids=["base", "fine-tune"])

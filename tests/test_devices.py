@@ -137,7 +137,7 @@ def test_torch_is_not_imported_where_the_answer_is_the_cpu() -> None:
         "import sys; from analyzer.devices import resolve_device; "
         "print(resolve_device('cpu'), resolve_device('mps'), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
     assert "cpu cpu False\n" == done.stdout
 
 

@@ -296,6 +296,6 @@ def test_safetensors_files_are_read_without_torch(model: Path) -> None:
         "print(len(checkpoint.infos), 'torch' in sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(model)], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", program, str(model)], capture_output=True, text=True, check=True
     )
     assert f"{len(TENSORS)} False\n" == done.stdout

@@ -78,7 +78,11 @@ def test_every_command_runs(command: str, folder: Path) -> None:
     if "-o" in words and words[0] == "merge":
         (folder / words[words.index("-o") + 1]).unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "analyzer", *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-m", "analyzer", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert 0 == done.returncode, done.stderr
 
@@ -88,7 +92,9 @@ def test_the_python_example_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert blocks
     for block in blocks:
-        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", block], capture_output=True, text=True, check=False
+        )
         assert 0 == done.returncode, done.stderr
         assert done.stdout
 

@@ -154,7 +154,7 @@ def ordinary(dtype: str, count: int, seed: int) -> np.ndarray:
     return raw
 
 
-def check(expected: Sums, got: Sums) -> None:
+def check_record(expected: Sums, got: Sums) -> None:
     """Counts and the largest change exactly, sums to the last digits that their size allows."""
     size = expected.sum_aa + expected.sum_bb
     for name, value in asdict(expected).items():
@@ -175,7 +175,7 @@ def test_a_torch_device_measures_what_the_cpu_measures(dtype_a: str, dtype_b: st
         sources.append(codes)
     for make in sources:
         raw = make(dtype_a, 40_001, 1), dtype_a, make(dtype_b, 40_001, 2), dtype_b
-        check(cpu.measure(*raw), other.measure(*raw))
+        check_record(cpu.measure(*raw), other.measure(*raw))
 
 
 @pytest.mark.parametrize("device", TORCH_DEVICES)
@@ -214,4 +214,4 @@ def test_a_scan_on_a_torch_device_is_the_cpus(device: str, write: Write, unet: U
     expected, got = rows("cpu"), rows(device)
     assert [row.key for row in expected] == [row.key for row in got]
     for one, other in zip(expected, got, strict=True):
-        check(one.sums, other.sums)
+        check_record(one.sums, other.sums)

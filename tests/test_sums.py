@@ -67,7 +67,9 @@ def oracle(a: np.ndarray, b: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def check(expected: dict[str, float | None], got: dict[str, float | None], *, scale: float) -> None:
+def check_statistics(
+    expected: dict[str, float | None], got: dict[str, float | None], *, scale: float
+) -> None:
     """Every statistic within PRECISE, relative to itself; means relative to the values' size."""
     for name, value in expected.items():
         floor = scale * 1e-12 if name in ("mean_a", "mean_b", "std_a", "std_b") else 0.0
@@ -84,7 +86,7 @@ def test_every_statistic_equals_numpy(dtype_a: str, dtype_b: str, measurer: Abst
     raw_a, a = store(values, dtype_a)
     raw_b, b = store(values + rng.standard_normal(3001) * 0.2, dtype_b)
     sums = measurer.measure(raw_a, dtype_a, raw_b, dtype_b)
-    check(oracle(a, b), evaluate(sums, total=sums), scale=0.5)
+    check_statistics(oracle(a, b), evaluate(sums, total=sums), scale=0.5)
 
 
 CASES = {
@@ -110,7 +112,7 @@ def test_delicate_inputs_equal_numpy(name: str, dtype: str, measurer: AbstractMe
     raw_a, a = store(np.array(CASES[name][0]), dtype)
     raw_b, b = store(np.array(CASES[name][1]), dtype)
     sums = measurer.measure(raw_a, dtype, raw_b, dtype)
-    check(oracle(a, b), evaluate(sums, total=sums), scale=1.0)
+    check_statistics(oracle(a, b), evaluate(sums, total=sums), scale=1.0)
 
 
 @pytest.mark.parametrize("measurer", MEASURERS, ids=type)
@@ -157,7 +159,7 @@ def test_large_tensors_keep_their_digits() -> None:
         for i in range(0, a.size, step)
     ]
     sums = add_sums(parts)
-    check(oracle(a.astype(float), b.astype(float)), evaluate(sums, total=sums), scale=0.03)
+    check_statistics(oracle(a.astype(float), b.astype(float)), evaluate(sums, total=sums), scale=0.03)
 
 
 @settings(max_examples=60, deadline=None)

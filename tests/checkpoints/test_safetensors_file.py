@@ -206,7 +206,7 @@ def damage(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
     return content
 
 
-def judge(path: Path, content: bytes) -> None:
+def check_judged(path: Path, content: bytes) -> None:
     """Assert that a file opens exactly if the library reads it, and then to the same bytes."""
     path.write_bytes(content)
     try:
@@ -236,7 +236,7 @@ def test_damaged_bytes_are_judged_as_the_library_judges(
     scratch: Path, edits: list[tuple[float, int, bytes]]
 ) -> None:
     """Whatever happens to the bytes of a file, it is read like the library or refused with a sentence."""
-    judge(scratch, damage(encode(SMALL), edits))
+    check_judged(scratch, damage(encode(SMALL), edits))
 
 
 ODD: st.SearchStrategy[object] = st.one_of(
@@ -261,7 +261,7 @@ def test_odd_headers_are_judged_as_the_library_judges(
     header: dict[str, Any] = {key: dict(value) for key, value in SMALL.items()}
     for key, field, value in fields:
         header[key][field] = value
-    judge(scratch, encode({**header, **keys}, bytes(size)))
+    check_judged(scratch, encode({**header, **keys}, bytes(size)))
 
 
 def test_real_files_agree_with_the_library(real_file: Callable[[str], Path]) -> None:

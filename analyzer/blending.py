@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.kernels.formats import FLOATS, eight_bit_values, rounding_parameters
+from analyzer.kernels.backends import CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
+from analyzer.kernels.formats import FLOATS, rounding_parameters, value_tables
 
 Bytes = NDArray[np.uint8]
 
 
 class AbstractBlender(ABC):
     """Arithmetic in fp64, rounded once to the output's dtype. Safe to call from many threads."""
+
+    chunk: int  # elements that one call takes at most
+    threads: int | None = None  # that keep it busy; None: one for each processor
 
     @abstractmethod
     def blend(
@@ -31,30 +34,34 @@ def open_blender(device: str) -> AbstractBlender:
     """The blender for "cpu", or for a torch device such as "cuda:0"."""
     if device != "cpu":
         return _TorchBlender(device)
-    if importlib.util.find_spec("numba") is None:  # not there for this interpreter yet
-        return _TorchBlender("cpu")  # slower, and the same bytes
-    return _CompiledBlender()
+    # numba comes late to new versions of Python; torch is slower, and gives the same bytes.
+    return _CompiledBlender() if has_numba() else _TorchBlender("cpu")
 
 
 class _CompiledBlender(AbstractBlender):
-    """The fused loops on the CPU, imported at first use: a merge that only copies needs none."""
+    """The fused loops on the CPU."""
+
+    chunk = CPU_CHUNK
 
     def __init__(self) -> None:
-        self._tables = {
-            name: eight_bit_values(name) if f.bits == 8 else np.empty(0) for name, f in FLOATS.items()
-        }
+        from analyzer.kernels import compiled
+
+        self._blend, self._convert = compiled.blend, compiled.convert
+        self._tables = value_tables()
         self._rounding = {
             name: rounding_parameters(name) if f.bits <= 16 else np.empty(0, np.int64)
             for name, f in FLOATS.items()
         }
+        empty = np.empty(0, np.uint8)
+        with cache_errors():  # the first calls compile, or read what an earlier one compiled
+            self.blend(empty, "F32", empty, "F32", alpha=0.5, dtype="F32")
+            self.convert(empty, "F32", dtype="F32")
 
     def blend(
         self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str, *, alpha: float, dtype: str
     ) -> tuple[Bytes, int]:
         count, out = self._output(raw_a, dtype_a, dtype)
-        from analyzer.kernels.compiled import blend
-
-        bad = blend(
+        bad = self._blend(
             raw_a, FLOATS[dtype_a].code, self._tables[dtype_a],
             raw_b, FLOATS[dtype_b].code, self._tables[dtype_b],
             count, float(alpha), out, FLOATS[dtype].code, self._rounding[dtype],
@@ -62,11 +69,9 @@ class _CompiledBlender(AbstractBlender):
         return out, int(bad)
 
     def convert(self, raw: Bytes, dtype_in: str, *, dtype: str) -> tuple[Bytes, int]:
-        from analyzer.kernels.compiled import convert
-
         count, out = self._output(raw, dtype_in, dtype)
         code, table = FLOATS[dtype_in].code, self._tables[dtype_in]
-        bad = convert(raw, code, table, count, out, FLOATS[dtype].code, self._rounding[dtype])
+        bad = self._convert(raw, code, table, count, out, FLOATS[dtype].code, self._rounding[dtype])
         return out, int(bad)
 
     def _output(self, raw: Bytes, dtype_in: str, dtype: str) -> tuple[int, Bytes]:
@@ -80,12 +85,16 @@ class _TorchBlender(AbstractBlender):
     def __init__(self, device: str) -> None:
         from analyzer.kernels import on_torch
 
-        self._blend, self._convert, self._device = on_torch.blend, on_torch.convert, device
+        self._kernels, self._device = on_torch, device
+        self.chunk = CPU_CHUNK if device == "cpu" else GPU_CHUNK
+        self.threads = None if device == "cpu" else 2  # see analyzer.sums
 
     def blend(
         self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str, *, alpha: float, dtype: str
     ) -> tuple[Bytes, int]:
-        return self._blend(raw_a, dtype_a, raw_b, dtype_b, alpha, dtype, self._device)
+        with device_errors(self._device):
+            return self._kernels.blend(raw_a, dtype_a, raw_b, dtype_b, alpha, dtype, self._device)
 
     def convert(self, raw: Bytes, dtype_in: str, *, dtype: str) -> tuple[Bytes, int]:
-        return self._convert(raw, dtype_in, dtype, self._device)
+        with device_errors(self._device):
+            return self._kernels.convert(raw, dtype_in, dtype, self._device)

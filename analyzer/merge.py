@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from analyzer import __version__
 from analyzer.blending import AbstractBlender, Bytes, open_blender
 from analyzer.categories import categorize
 from analyzer.checkpoints import Checkpoint
+from analyzer.kernels.backends import CPU_CHUNK
 from analyzer.kernels.formats import FLOATS
 from analyzer.methods import METHODS, Function
 from analyzer.pairing import pair
@@ -22,7 +24,6 @@ from analyzer.records import Action, Plan, TensorInfo
 from analyzer.streaming import Progress, in_batches, run_batches
 from analyzer.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
-_CHUNK = 1 << 17  # elements of one piece of work; see analyzer.sums
 _BATCH_BYTES = 1 << 20
 
 
@@ -72,16 +73,18 @@ def merge(
     """
     check_target(out, inputs=[*a.files, *b.files], force=force)
     steps = [_step(index, action, a, b) for index, action in enumerate(plan.actions)]
-    spans = [span for step in steps for span in _spans(step)]
+    # Before the output is opened: a merge that only copies needs no arithmetic, nor its start-up.
+    blender = open_blender(device) if any(step.computes for step in steps) else None
+    chunk = blender.chunk if blender else CPU_CHUNK
+    spans = (span for step in steps for span in _spans(step, chunk))
     with create_safetensors(out, [step.entry for step in steps], _metadata(plan, recipe, a, b)) as writer:
-        worker = _Worker(METHODS[recipe.method].function, open_blender(device), writer)
+        worker = _Worker(METHODS[recipe.method].function, blender, writer)
         run_batches(
-            list(in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES)),
+            in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
             worker.run,
-            state=lambda: (np.empty(_CHUNK * 8, np.uint8), np.empty(_CHUNK * 8, np.uint8)),
-            # One GPU is fed by two threads: one reads while the other's chunk is computed.
-            threads=threads or (None if device == "cpu" else 2),
-            total=sum(span.nbytes for span in spans),
+            state=lambda: (np.empty(chunk * 8, np.uint8), np.empty(chunk * 8, np.uint8)),
+            threads=threads or (blender.threads if blender else None),
+            total=sum(step.entry.nbytes for step in steps),
             progress=progress,
         )
     return MergeResult(out, out.stat().st_size, dict(sorted(worker.nonfinite.items())))
@@ -111,6 +114,11 @@ class _Step:
     operands: tuple[_Operand, ...]
     entry: Entry
 
+    @property
+    def computes(self) -> bool:
+        """Whether it takes arithmetic, and not only a copy of bytes."""
+        return len(self.operands) > 1 or any(o.info.dtype != self.action.dtype for o in self.operands)
+
 
 @dataclass(frozen=True, slots=True)
 class _Span:
@@ -130,7 +138,7 @@ class _Span:
 class _Worker:
     """Does one batch of spans at a time; called from many threads."""
 
-    def __init__(self, method: Function, blender: AbstractBlender, writer: SafetensorsWriter) -> None:
+    def __init__(self, method: Function, blender: AbstractBlender | None, writer: SafetensorsWriter) -> None:
         self.nonfinite: dict[str, int] = {}
         self._method, self._blender, self._writer = method, blender, writer
         self._lock = threading.Lock()
@@ -153,9 +161,10 @@ class _Worker:
             return table.view(np.uint8), 0
         raw = [o.read(span.start, span.count, buffer) for o, buffer in zip(operands, buffers, strict=False)]
         dtypes = [o.info.dtype for o in operands]
+        if not span.step.computes:
+            return raw[0], 0
+        assert self._blender is not None
         if len(operands) == 1:
-            if dtypes[0] == action.dtype:
-                return raw[0], 0
             return self._blender.convert(raw[0], dtypes[0], dtype=action.dtype)
         assert action.alpha is not None
         return self._method(self._blender, raw[0], dtypes[0], raw[1], dtypes[1], action.alpha, action.dtype)
@@ -168,14 +177,14 @@ def _step(index: int, action: Action, a: Checkpoint, b: Checkpoint) -> _Step:
         nbytes = operands[0].info.nbytes
     else:
         bits = 64 if action.verb == "reset" else FLOATS[action.dtype].bits
-        nbytes = int(np.prod(action.shape, dtype=np.int64)) * bits // 8
+        nbytes = math.prod(action.shape) * bits // 8
     return _Step(index, action, operands, Entry(action.key, action.dtype, action.shape, nbytes))
 
 
-def _spans(step: _Step) -> Iterator[_Span]:
-    numel = int(np.prod(step.action.shape, dtype=np.int64))
-    for start in range(0, numel, _CHUNK):
-        yield _Span(step, start, min(_CHUNK, numel - start), step.entry.nbytes // numel)
+def _spans(step: _Step, chunk: int) -> Iterator[_Span]:
+    numel = math.prod(step.action.shape)
+    for start in range(0, numel, chunk):
+        yield _Span(step, start, min(chunk, numel - start), step.entry.nbytes // numel)
 
 
 def _metadata(plan: Plan, recipe: Recipe, a: Checkpoint, b: Checkpoint) -> dict[str, str]:

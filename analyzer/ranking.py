@@ -22,7 +22,7 @@ class RankRow:
     """One group of keys. Its statistics come from its summed record, not from those of its keys."""
 
     name: str  # short: "attn2"
-    selector: str  # hits this group and nothing else: "component:transformer_blocks/attn2"
+    selector: str  # hits the counted keys of this group: "component:transformer_blocks/attn2"
     keys: int
     sums: Sums
     statistics: Mapping[str, float | None]

@@ -7,7 +7,7 @@ replacing what came before; `only` is the gate over all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,8 @@ def resolve(
         actions += [_added(info, recipe) for info in only_in_b]
     plan = Plan(
         actions=tuple(actions),
+        only_in_a=pairing.only_in_a,
+        shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
         dropped=() if recipe.only_in_b == "add" else pairing.only_in_b,
         warnings=tuple(_warnings(recipe, alphas, actions)),
         metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
@@ -133,7 +135,8 @@ class _Alphas:
     """Which alpha a key has, and which option said so."""
 
     def __init__(self, recipe: Recipe, rows: Sequence[_Row], blocks: Sequence[str]) -> None:
-        self.gate = self._compile(recipe.only, rows, blocks, option="--only") if recipe.only else None
+        only = recipe.only
+        self.gate = None if only is None else self._compile(only, rows, blocks, option="--only")
         self.sets = [
             (self._compile(text, rows, blocks, option="--set"), alpha) for text, alpha in recipe.sets
         ]
@@ -144,13 +147,13 @@ class _Alphas:
 
     def of(self, row: _Row) -> tuple[float, str]:
         """The alpha of one key and the option that decided it."""
-        named = [(selector, alpha) for selector, alpha in self.sets if selector.hits(row)]
-        if self.gate is not None and not self.gate.hits(row):
+        decisive = self.decisive(row)
+        if self.gate is not None and not _names(self.gate, row):
             return 0.0, f"not in --only {self.gate.text}"
-        if self.gate is None and not row.labels.counted and not named:
+        if self.gate is None and decisive is None and not row.labels.counted:
             return 0.0, f"{row.labels.part} copies are merged only if named, as in --only part:ema"
-        if named:
-            selector, alpha = named[-1]
+        if decisive is not None:
+            selector, alpha = self.sets[decisive]
             return alpha, f"--set {selector.text}={alpha:g}"
         if row.labels.block in self.by_block:
             alpha = self.by_block[row.labels.block]
@@ -159,12 +162,24 @@ class _Alphas:
             return self.base, f"base alpha {self.base:g}, outside all blocks"
         return self.alpha, f"--alpha {self.alpha:g}"
 
+    def decisive(self, row: _Row) -> int | None:
+        """Which of `sets` has the last word on a key; None if none speaks of it."""
+        named = [place for place, (selector, _) in enumerate(self.sets) if _names(selector, row)]
+        return named[-1] if named else None
+
+    def idle_sets(self, keys: Collection[str]) -> list[str]:
+        """The selectors of `sets` that decide no key of those that can be merged."""
+        rows = [r for r in self.rows if r.key in keys and (self.gate is None or _names(self.gate, r))]
+        decisive = {self.decisive(row) for row in rows}
+        return [selector.text for place, (selector, _) in enumerate(self.sets) if place not in decisive]
+
     @staticmethod
     def _compile(text: str, rows: Sequence[_Row], blocks: Sequence[str], *, option: str) -> Selector:
         selector = compile_selector(text, rows=rows, blocks=blocks)
-        if not any(selector.hits(row) for row in rows):
+        if not any(_names(selector, row) for row in rows):
             raise RecipeError(
-                f"{option} {text} selects no key of A: look at its categories with mergescope scan"
+                f"{option} {text} selects no key of A that may be merged (EMA copies only by name, as in "
+                "part:ema): look at its categories with mergescope scan"
             )
         return selector
 
@@ -233,22 +248,21 @@ def _warnings(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> lis
         found.append(f"alpha {', '.join(f'{u:g}' for u in used)} lies outside 0 … 1: extrapolating")
     if recipe.position_ids == "reset" and not any(x.verb == "reset" for x in actions):
         found.append("--position-ids reset: A has no CLIP position_ids")
-    idle = [selector.text for selector, _ in alphas.sets if not _decides(selector, alphas)]
+    idle = alphas.idle_sets({x.key for x in actions if x.alpha is not None})
     if idle:
         found.append(f"--set {', '.join(idle)}: later options or --only leave nothing of it")
     return found
 
 
-def _decides(selector: Selector, alphas: _Alphas) -> bool:
-    """Whether some key gets its alpha from this selector."""
-    reasons = {f"--set {selector.text}={alpha:g}" for s, alpha in alphas.sets if s is selector}
-    return any(alphas.of(row)[1] in reasons for row in alphas.rows)
+def _names(selector: Selector, row: _Row) -> bool:
+    """Whether a selector means a key; EMA copies only where it names their part, not by a glob."""
+    return selector.hits(row) and (row.labels.part != "ema" or "part" in selector.axes)
 
 
 def _refuse_idle(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> None:
     """Say why a selection comes to nothing, unless alphas of zero were asked for."""
     assert alphas.gate is not None
-    hit = {row.key for row in alphas.rows if alphas.gate.hits(row)}
+    hit = {row.key for row in alphas.rows if _names(alphas.gate, row)}
     reasons = sorted({x.reason for x in actions if x.key in hit and x.alpha is None and x.verb != "reset"})
     if reasons and all(x.alpha is None for x in actions if x.key in hit):
         raise RecipeError(

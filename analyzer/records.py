@@ -102,12 +102,18 @@ class Sums:
     sum_dd: float = 0.0
     sum_ab: float = 0.0
     sum_abs_d: float = 0.0
-    max_abs_d: float = 0.0  # adds as a maximum
+    max_abs_d: float = 0.0  # joins as a maximum
     sum_ulp_sq: float = 0.0  # Σ ulp(a)², ulp = spacing in the coarser of the two storage dtypes
+    m2_a: float = 0.0  # Σ(a − mean of a)²; joins by Chan's formula, see `add_sums`
+    m2_b: float = 0.0
 
     def __add__(self, other: Sums) -> Sums:
         """The record of both samples together."""
         return add_sums([self, other])
+
+
+COUNTS = frozenset({"numel", "n", "numeric", "nonfinite_a", "nonfinite_b", "changed", "sign_flips"})
+_JOINED = {"max_abs_d", "m2_a", "m2_b"}  # the fields that do not simply add
 
 
 def add_sums(records: Iterable[Sums]) -> Sums:
@@ -119,12 +125,30 @@ def add_sums(records: Iterable[Sums]) -> Sums:
     rows = list(records)
     if len(rows) == 1:
         return rows[0]
+    if not rows:
+        return Sums()
     values: dict[str, Any] = {
-        f.name: (max if f.name == "max_abs_d" else _add)([getattr(row, f.name) for row in rows])
-        for f in fields(Sums)
-        if rows
+        f.name: _add([getattr(row, f.name) for row in rows]) for f in fields(Sums) if f.name not in _JOINED
     }
+    values["max_abs_d"] = max(row.max_abs_d for row in rows)
+    numeric = values["numeric"]
+    values["m2_a"] = _join_squares([(r.numeric, r.sum_a, r.m2_a) for r in rows], numeric, values["sum_a"])
+    values["m2_b"] = _join_squares([(r.numeric, r.sum_b, r.m2_b) for r in rows], numeric, values["sum_b"])
     return Sums(**values)
+
+
+def _join_squares(parts: Sequence[tuple[int, float, float]], count: int, total: float) -> float:
+    """Σ(x − mean)² of all parts, given (n, Σx, Σ(x − mean)²) of each.
+
+    Within the parts, and between their means and the common one: no difference of large squares,
+    so a spread of a millionth of the mean keeps its digits. Chan, Golub & LeVeque, Updating
+    formulae and a pairwise algorithm for computing sample variances, 1979.
+    """
+    if not count:
+        return 0.0
+    mean = total / count
+    between = [n * (part / n - mean) * (part / n - mean) for n, part, _ in parts if n]
+    return _add([*(m2 for _, _, m2 in parts), *between])
 
 
 def _add(column: Sequence[float]) -> float:
@@ -205,6 +229,8 @@ class Plan:
     """One action for every key of the output, in A's header order, and what to tell the user."""
 
     actions: tuple[Action, ...]
+    only_in_a: tuple[str, ...]  # keys, kept as they are
+    shape_mismatch: tuple[str, ...]  # keys, kept as they are
     dropped: tuple[str, ...]  # keys that only B has and the output has not
     warnings: tuple[str, ...]
     metadata: Mapping[str, str]

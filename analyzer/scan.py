@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,10 +33,11 @@ def scan(
 ) -> Scan:
     """Measure every key that A and B share, or those that the selector `only` hits.
 
-    Reads each byte of the paired tensors once. Memory is bounded by two chunk buffers a thread,
-    whatever the size of the models. `device` is "cpu" or a torch device with fp64; `threads`
-    defaults to the number of processors. Raises PairingError if no key is shared, SelectorError if
-    `only` is wrong or hits nothing, CheckpointError if a file cannot be read to its end.
+    Reads each byte of the paired tensors once. Memory is bounded by two chunk buffers a thread and
+    a few hundred bytes a key, whatever the size of the tensors. `device` is "cpu" or a torch device
+    with fp64; `threads` defaults to one for each processor, and to two for a GPU. Raises
+    PairingError if no key is shared, SelectorError if `only` is wrong or hits nothing,
+    CheckpointError if a file cannot be read to its end, DeviceError if the device fails.
     """
     pairing = pair(a.infos, b.infos, names=(str(a.path), str(b.path)))
     categorized = categorize(a.infos.values())
@@ -65,7 +67,7 @@ def identify(checkpoint: Checkpoint, categorized: Categorized) -> ModelId:
     for info in checkpoint.infos.values():
         dtypes[info.dtype] = dtypes.get(info.dtype, 0) + info.numel
     return ModelId(
-        path=str(checkpoint.path),
+        path=str(checkpoint.path).encode(errors="replace").decode(),  # file names may be any bytes
         bytes=checkpoint.bytes,
         fingerprint=checkpoint.fingerprint(),
         architecture=categorized.architecture,
@@ -88,24 +90,43 @@ def measure_pairs(
     measurer = open_measurer(device)
     # In the order in which they lie in A's file, so that a cold disk reads forward.
     ordered = sorted(range(len(pairs)), key=lambda i: (pairs[i].a.source, pairs[i].a.offset))
-    spans = [span for i in ordered for span in _spans(i, pairs[i], measurer.chunk)]
-    chunks: list[list[tuple[int, Sums]]] = [[] for _ in pairs]
+    spans = (span for i in ordered for span in _spans(i, pairs[i], measurer.chunk))
+    collected = _Collected([-(-p.a.numel // measurer.chunk) for p in pairs])
 
     def work(batch: Sequence[_Span], buffers: tuple[Bytes, Bytes]) -> int:
         for span in batch:
-            chunks[span.index].append((span.start, _measure(a, b, measurer, span, buffers)))
+            collected.add(span.index, _measure(a, b, measurer, span, buffers))
         return sum(span.nbytes for span in batch)
 
     run_batches(
-        list(in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES)),
+        in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
         work,
         state=lambda: _buffers(measurer.chunk),
-        # One GPU is fed by two threads: one reads while the other's chunk is measured.
-        threads=threads or (None if device == "cpu" else 2),
-        total=sum(span.nbytes for span in spans),
+        threads=threads or measurer.threads,
+        total=sum(p.a.nbytes + p.b.nbytes for p in pairs),
         progress=progress,
     )
-    return [add_sums(sums for _, sums in sorted(c, key=lambda item: item[0])) for c in chunks]
+    return collected.sums
+
+
+class _Collected:
+    """The sums of every pair; those of its chunks are let go once they are complete."""
+
+    def __init__(self, expected: Sequence[int]) -> None:
+        self.sums = [Sums()] * len(expected)
+        self._expected = expected
+        self._chunks: dict[int, list[Sums]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, index: int, sums: Sums) -> None:
+        """Take one chunk of a pair. In which order chunks come does not matter: see `add_sums`."""
+        with self._lock:
+            chunks = self._chunks.setdefault(index, [])
+            chunks.append(sums)
+            if len(chunks) < self._expected[index]:
+                return
+            del self._chunks[index]
+        self.sums[index] = add_sums(chunks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import orjson
 from analyzer.errors import ScanFileError
 from analyzer.kinship import findings, kinship
 from analyzer.ranking import total
-from analyzer.records import KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from analyzer.records import COUNTS, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
 from analyzer.statistics import evaluate
 
 FORMAT = "mergescope.scan"
@@ -84,7 +84,6 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
 
 
 _SUMS = [f.name for f in fields(Sums)]
-_COUNTS = {f.name for f in fields(Sums) if f.type == "int"}
 _SIGNED = {"sum_a", "sum_b", "sum_ab"}
 _LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
 _LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
@@ -145,7 +144,7 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
 
 def _sum(name: str, value: Any) -> Any:
     """A count or a sum. A sum that overflowed fp64 was written as null, and is infinite again."""
-    if name in _COUNTS:
+    if name in COUNTS:
         return _count(value)
     if value is None:
         return float("inf")

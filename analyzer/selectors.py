@@ -56,6 +56,11 @@ class Selector:
     _chosen: Mapping[str, _Test] = field(compare=False, repr=False)  # empty: everything that counts
     _excluded: Mapping[str, _Test] = field(compare=False, repr=False)
 
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes on which something is chosen; exclusions do not count."""
+        return frozenset(self._chosen)
+
     def hits(self, row: Labeled) -> bool:
         """Whether the row is selected."""
         if not all(fits(row) for fits in self._chosen.values()):

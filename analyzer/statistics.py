@@ -60,7 +60,7 @@ def norm_ratio(s: Sums) -> float | None:
 
 
 def cosine_distance(s: Sums) -> float | None:
-    """(Σd² − (‖b‖ − ‖a‖)²) / (2‖a‖‖b‖), in 0 … 2; None where a norm is zero.
+    """(Σd² − (‖b‖ − ‖a‖)²) / (2‖a‖‖b‖), in 0 … 2; None where a norm is 0 or not finite.
 
     Equal to 1 − Σab / (‖a‖‖b‖) by the law of cosines, but measured from d itself: it keeps its
     digits down to 1e-12, where the textbook form is noise.
@@ -69,7 +69,7 @@ def cosine_distance(s: Sums) -> float | None:
         return None
     length_a, length_b = sqrt(s.sum_aa), sqrt(s.sum_bb)
     distance = (s.sum_dd - (length_b - length_a) ** 2) / length_a / (2 * length_b)  # no overflow between
-    return min(max(distance, 0.0), 2.0)
+    return min(max(distance, 0.0), 2.0) if isfinite(distance) else None
 
 
 def cosine(s: Sums) -> float | None:
@@ -114,13 +114,13 @@ def mean_b(s: Sums) -> float | None:
 
 
 def std_a(s: Sums) -> float | None:
-    """√(Σa²/n − mean²), the population's standard deviation; None without elements."""
-    return _deviation(s.sum_a, s.sum_aa, s.numeric)
+    """√(Σ(a − mean)²/n), the population's standard deviation; None without elements."""
+    return sqrt(s.m2_a / s.numeric) if s.numeric else None
 
 
 def std_b(s: Sums) -> float | None:
-    """√(Σb²/n − mean²), the population's standard deviation; None without elements."""
-    return _deviation(s.sum_b, s.sum_bb, s.numeric)
+    """√(Σ(b − mean)²/n), the population's standard deviation; None without elements."""
+    return sqrt(s.m2_b / s.numeric) if s.numeric else None
 
 
 def changed_fraction(s: Sums) -> float | None:
@@ -144,15 +144,8 @@ def rounding_floor(s: Sums) -> float | None:
 
 def change_to_rounding(s: Sums) -> float | None:
     """norm_delta / rounding_floor; about 1 or less: only rounding differs. None where a is all zeros."""
-    return sqrt(s.sum_dd) / sqrt(s.sum_ulp_sq / 12) if s.sum_ulp_sq > 0 else None
-
-
-def _deviation(total: float, squares: float, count: int) -> float | None:
-    """√(Σx²/n − (Σx/n)²), never below zero by rounding."""
-    if not count:
-        return None
-    mean = total / count
-    return sqrt(max(squares / count - mean * mean, 0.0))
+    floor = rounding_floor(s)
+    return sqrt(s.sum_dd) / floor if floor else None
 
 
 STATISTICS: Mapping[str, Statistic] = {
@@ -199,8 +192,8 @@ STATISTICS: Mapping[str, Statistic] = {
     ),
     "mean_a": Statistic(mean_a, "Σa/n", "weights", "any", "mean of A's numbers", "mean A"),
     "mean_b": Statistic(mean_b, "Σb/n", "weights", "any", "mean of B's numbers", "mean B"),
-    "std_a": Statistic(std_a, "√(Σa²/n − mean²)", "weights", "0 …", "spread of A's numbers", "std A"),
-    "std_b": Statistic(std_b, "√(Σb²/n − mean²)", "weights", "0 …", "spread of B's numbers", "std B"),
+    "std_a": Statistic(std_a, "√(Σ(a − mean)²/n)", "weights", "0 …", "spread of A's numbers", "std A"),
+    "std_b": Statistic(std_b, "√(Σ(b − mean)²/n)", "weights", "0 …", "spread of B's numbers", "std B"),
     "changed_fraction": Statistic(
         changed_fraction, "#(a ≠ b) / n", "", "0 … 1", "share of the numbers that differ at all", "changed"
     ),

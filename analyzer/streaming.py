@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ _POLL_SECONDS = 0.1  # how often progress is reported and an interrupt noticed
 
 
 def run_batches(
-    batches: Sequence[Task],
+    batches: Iterable[Task],
     work: Callable[[Task, State], int],
     *,
     state: Callable[[], State],
@@ -26,11 +26,12 @@ def run_batches(
 ) -> None:
     """Call `work(batch, state)` for every batch; it returns the bytes that it dealt with.
 
-    `state()` is called once a thread, for buffers. `threads` defaults to the number of
-    processors. The first exception, or an interrupt, stops all threads before it is raised.
+    Batches are taken one by one as threads get free, so they may be made on the way. `state()` is
+    called once a thread, for buffers. `threads` defaults to the number of processors that this
+    process may use. The first exception, or an interrupt, stops all threads before it is raised.
     """
     runner = _Runner(batches, work)
-    workers = max(1, min(threads or os.cpu_count() or 1, len(batches)))
+    workers = threads or usable_processors()
     with ThreadPoolExecutor(workers, thread_name_prefix="mergescope") as pool:
         pending = {pool.submit(runner.run, state) for _ in range(workers)}
         try:
@@ -42,6 +43,13 @@ def run_batches(
         finally:
             runner.stop.set()
     progress(total, total)
+
+
+def usable_processors() -> int:
+    """How many processors this process may run on: fewer than the machine has, in many containers."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_batches(tasks: Iterable[Task], *, size: Callable[[Task], int], limit: int) -> Iterator[list[Task]]:
@@ -61,7 +69,7 @@ def in_batches(tasks: Iterable[Task], *, size: Callable[[Task], int], limit: int
 class _Runner:
     """Which batch is next, and how much is done; shared by the threads."""
 
-    def __init__(self, batches: Sequence[Task], work: Callable[[Task, State], int]) -> None:
+    def __init__(self, batches: Iterable[Task], work: Callable[[Task, State], int]) -> None:
         self.done = 0
         self.stop = threading.Event()
         self._queue = iter(batches)
@@ -70,12 +78,14 @@ class _Runner:
 
     def run(self, make_state: Callable[[], State]) -> None:
         """Take batches until there are none left, or until another thread has failed."""
-        state = make_state()
+        state: State | None = None
         while not self.stop.is_set():
             with self._lock:
                 batch = next(self._queue, None)
             if batch is None:
                 return
+            if state is None:  # a thread that finds nothing to do needs no buffers
+                state = make_state()
             size = self._work(batch, state)
             with self._lock:
                 self.done += size

@@ -6,34 +6,30 @@ products of fp32 and narrower values are exact and only their accumulation round
 Why numba on the CPU. Measured on two cores of an AMD EPYC with AVX2, fp16 input in the page cache,
 GB of input per second: one torch call per statistic on 64 Ki chunks 1.0–1.4 (the interpreter
 dominates); one 4-row Gram product per 128 Ki chunk in torch 1.9–2.4, with four sums only; this fused
-loop 1.5–2.5 a thread, with all fourteen, in fp64 as fast as in fp32 since the conversion, not the
+loop 1.5–2.5 a thread, with all sixteen, in fp64 as fast as in fp32 since the conversion, not the
 arithmetic, is the limit. A C++ extension would save numba's import (0.3 s) and its first
 compilation, at the price of a wheel for every platform and interpreter.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.kernels.formats import FLOATS, eight_bit_values, ulp_parameters
+from analyzer.kernels.backends import CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
+from analyzer.kernels.formats import FLOATS, eight_bit_values, ulp_parameters, value_tables
 from analyzer.records import Sums
 
 Bytes = NDArray[np.uint8]
-
-# 128 Ki elements: two fp32 chunks are 1 MiB, which stays in the second-level cache of two cores.
-CPU_CHUNK = 1 << 17
-# A GPU needs millions of elements to be busy; 14 fp64 temporaries of 4 Mi are below 0.5 GiB.
-GPU_CHUNK = 1 << 22
 
 
 class AbstractMeasurer(ABC):
     """Measures chunks whose two sides are both floating point. Safe to call from many threads."""
 
     chunk: int  # elements that one call takes at most
+    threads: int | None = None  # that keep it busy; None: one for each processor
 
     @abstractmethod
     def measure(self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str) -> Sums:
@@ -44,9 +40,8 @@ def open_measurer(device: str) -> AbstractMeasurer:
     """The measurer for "cpu", or for a torch device such as "cuda:0"."""
     if device != "cpu":
         return _TorchMeasurer(device)
-    if importlib.util.find_spec("numba") is None:  # not there for this interpreter yet
-        return _TorchMeasurer("cpu")  # slower, and the same numbers
-    return _CompiledMeasurer()
+    # numba comes late to new versions of Python; torch is slower, and gives the same numbers.
+    return _CompiledMeasurer() if has_numba() else _TorchMeasurer("cpu")
 
 
 def compare_equality(raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str, *, itemsize: int) -> Sums:
@@ -99,9 +94,9 @@ class _CompiledMeasurer(AbstractMeasurer):
 
         self._loop = compiled.measure
         self._width = compiled.WIDTH
-        self._tables = {
-            name: eight_bit_values(name) if f.bits == 8 else np.empty(0) for name, f in FLOATS.items()
-        }
+        self._tables = value_tables()
+        with cache_errors():  # the first call compiles, or reads what an earlier one compiled
+            self.measure(np.empty(0, np.uint8), "F32", np.empty(0, np.uint8), "F32")
 
     def measure(self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str) -> Sums:
         out = np.zeros(self._width)
@@ -122,9 +117,12 @@ class _TorchMeasurer(AbstractMeasurer):
         self._kernel = on_torch.measure
         self._device = device
         self.chunk = CPU_CHUNK if device == "cpu" else GPU_CHUNK
+        # One GPU is fed by two threads: one reads while the other's chunk is measured.
+        self.threads = None if device == "cpu" else 2
 
     def measure(self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str) -> Sums:
-        out = self._kernel(raw_a, dtype_a, raw_b, dtype_b, self._device)
+        with device_errors(self._device):
+            out = self._kernel(raw_a, dtype_a, raw_b, dtype_b, self._device)
         return _record(len(raw_a) * 8 // FLOATS[dtype_a].bits, out)
 
 

@@ -39,7 +39,8 @@ class Entry:
 class SafetensorsWriter:
     """An open, not yet visible file. `write` is safe to call from many threads."""
 
-    def __init__(self, descriptor: int, header: bytes, starts: Sequence[int]) -> None:
+    def __init__(self, path: Path, descriptor: int, header: bytes, starts: Sequence[int]) -> None:
+        self._path = path  # what messages call it
         self._descriptor = descriptor
         self._starts = starts
         self._lock = threading.Lock()
@@ -50,9 +51,10 @@ class SafetensorsWriter:
         self._put(data.data, self._starts[index] + offset)
 
     def _put(self, view: memoryview, position: int) -> None:
-        while view:
-            written = self._write_some(view, position)
-            view, position = view[written:], position + written
+        with _output_errors(self._path):
+            while view:
+                written = self._write_some(view, position)
+                view, position = view[written:], position + written
 
     def _write_some(self, view: memoryview, position: int) -> int:
         if hasattr(os, "pwrite"):
@@ -76,17 +78,15 @@ def create_safetensors(
     temporary = _temporary(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        file = os.fdopen(os.open(temporary, flags, _NEW_FILE_MODE), "wb", buffering=0)
-    except OSError as error:
-        raise _output_error(path, error) from error
-    try:
-        with file:
+        with _output_errors(path):
             _check_space(path.parent, size)
-            yield SafetensorsWriter(file.fileno(), header, starts)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise _output_error(path, error) from error
+            file = os.fdopen(os.open(temporary, flags, _NEW_FILE_MODE), "wb", buffering=0)
+        with file:
+            yield SafetensorsWriter(path, file.fileno(), header, starts)
+            with _output_errors(path):
+                os.fsync(file.fileno())
+        with _output_errors(path):
+            temporary.replace(path)
     finally:  # an interrupt comes here too; after the rename there is nothing to remove
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -102,44 +102,63 @@ def check_target(path: Path, *, inputs: Iterable[Path], force: bool) -> None:
             f"{path}: models are written as .safetensors; name the output {path.stem}.safetensors"
         )
     check_files([path], inputs=inputs)
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise OutputError(f"{path}: exists already; name another file, or replace it with --force")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is a device or a pipe; a model needs an ordinary file")
 
 
-def check_files(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
-    """Refuse, before any work, to write reports over an input or into a folder that is not there."""
-    for path in paths:
-        _check_no_input(path, inputs)
+def check_files(paths: Sequence[Path], *, inputs: Iterable[Path]) -> None:
+    """Refuse, before any work, outputs over an input, over each other, or where no file can be.
+
+    Raises OutputError, through links too.
+    """
+    sources = list(inputs)
+    for place, path in enumerate(paths):
+        for source in sources:
+            if path.exists() and source.exists() and path.samefile(source):
+                raise OutputError(
+                    f"{path}: is the input {source}; inputs are never written to, name another file"
+                )
         if path.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        if path.resolve() in {other.resolve() for other in paths[:place]} and not _is_stream(path):
+            raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
 
 
-def write_file(path: Path, data: bytes, *, inputs: Iterable[Path]) -> None:
-    """Write a scan, report or table whole or not at all, replacing an earlier one, never an input."""
-    check_files([path], inputs=inputs)
-    temporary = _temporary(path)
+def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> None:
+    """Write scans, reports and tables, all of them or none, replacing earlier ones, never an input.
+
+    Devices and pipes such as /dev/stdout are written to and not replaced.
+    """
+    check_files(list(contents), inputs=inputs)
+    files = {path: data for path, data in contents.items() if not _is_stream(path)}
+    temporaries = {path: _temporary(path) for path in files}
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise _output_error(path, error) from error
+        for path, data in files.items():
+            with _output_errors(path):
+                temporaries[path].write_bytes(data)
+        for path, temporary in temporaries.items():
+            with _output_errors(path):
+                temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+    for path in contents.keys() - files.keys():
+        with _output_errors(path):
+            path.write_bytes(contents[path])
 
 
-def _check_no_input(path: Path, inputs: Iterable[Path]) -> None:
-    for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise OutputError(
-                f"{path}: is the input {source}; inputs are never written to, name another file"
-            )
+def _is_stream(path: Path) -> bool:
+    """Whether something stands there that is written to rather than replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside the target that nobody uses; short enough for any file system."""
-    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    """A name beside the target that nobody uses, short enough wherever the target's is."""
+    return path.with_name(f".mergescope-{secrets.token_hex(4)}.part")
 
 
 def _layout(entries: Sequence[Entry], metadata: Mapping[str, str]) -> tuple[bytes, list[int], int]:
@@ -163,7 +182,8 @@ def _layout(entries: Sequence[Entry], metadata: Mapping[str, str]) -> tuple[byte
             "shape": list(entry.shape),
             "data_offsets": [offset, offset + entry.nbytes],
         }
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    # A file's name that is not valid UTF-8 may stand in the metadata: its bytes become "?".
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     text += b" " * (-len(text) % _ALIGNMENT)
     data = 8 + len(text)
     return struct.pack("<Q", len(text)) + text, [data + offset for offset in offsets], data + position
@@ -205,11 +225,16 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"{path}: the disk is full; free some space or write elsewhere (nothing was left behind)"
-        )
-    if error.errno == errno.ENOENT:
-        return OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
-    return OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
+@contextlib.contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    """OutputError, in one sentence about the output, for what the system says of a file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem = "the disk is full; free some space or write elsewhere (nothing was left behind)"
+        elif error.errno == errno.ENOENT:
+            problem = f"the folder {path.parent} does not exist; create it first"
+        else:
+            problem = f"cannot be written ({error.strerror or error}); choose another place"
+        raise OutputError(f"{path}: {problem}") from error

@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, fields
 
 import orjson
 
-from analyzer.records import Finding, KeyScan, ModelId, Scan, Sums
+from analyzer.records import COUNTS, Finding, KeyScan, ModelId, Scan, Sums
 from analyzer.statistics import STATISTICS
 
 LISTED = 500  # names that a list in the head shows; the embedded scan holds all of them
 
 _SUM_FIELDS = tuple(field.name for field in fields(Sums))
-_COUNTS = frozenset(name for name in _SUM_FIELDS if isinstance(getattr(Sums(), name), int))
+# A dtype that is not here shows as its file names it.
 _DTYPE_TITLES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
@@ -74,7 +74,7 @@ KINSHIPS = {
     ),
     "distant": Kinship("distant", "they share an origin, but training took them far apart: merge with care"),
     "unrelated": Kinship("trained apart", "their weights have no common origin: merging them is pointless"),
-    "undefined": Kinship("undefined", "no weights that changed have a direction to compare"),
+    "undefined": Kinship("undefined", "no weights could be compared, or none that changed has a direction"),
 }
 
 
@@ -93,9 +93,8 @@ def head(scan: Scan) -> Head:
 
 def is_identical(scan: Scan) -> bool:
     """Whether there are paired elements, every one was compared, and none differs."""
-    return bool(scan.keys) and all(
-        key.sums.changed == 0 and key.sums.nonfinite_a == 0 and key.sums.nonfinite_b == 0 for key in scan.keys
-    )
+    every = [key.sums for key in scan.keys]
+    return any(sums.n for sums in every) and all(sums.changed == 0 and sums.n == sums.numel for sums in every)
 
 
 def page_data(scan: Scan, *, kinship: str, findings: Sequence[Finding]) -> dict[str, object]:
@@ -158,7 +157,7 @@ def _sum_column(keys: Sequence[KeyScan], name: str) -> list[int] | str:
     That is exact and half as long as decimal digits, and has a form for a sum that overflowed.
     """
     values = [getattr(key.sums, name) for key in keys]
-    if name in _COUNTS:
+    if name in COUNTS:
         return values
     column = array("d", values)
     if sys.byteorder == "big":
@@ -183,7 +182,7 @@ def _card(letter: str, model: ModelId) -> ModelCard:
     facts = (
         _bytes(model.bytes),
         model.title or model.architecture,
-        " + ".join(_DTYPE_TITLES.get(dtype, dtype.lower()) for dtype in by_size),
+        " + ".join(_DTYPE_TITLES.get(dtype, dtype) for dtype in by_size),
         _count(model.keys, "key", "keys") if model.keys else "",
     )
     return ModelCard(letter, _file_name(model.path), model.path, tuple(fact for fact in facts if fact))

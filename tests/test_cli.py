@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from analyzer import __version__
 
@@ -414,3 +414,109 @@ analyzer.cli.main()
     assert ".part" in done.stdout  # it was caught in the act
     assert (130, "Interrupted; nothing was left behind.\n") == (done.returncode, done.stderr.lstrip())
     assert [] == list(folder.iterdir())
+
+
+def test_an_empty_selector_or_condition_is_no_permission(
+    run: Run, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """`--only "$UNSET"` must not merge everything, nor `--fail-on ""` pass everything."""
+    for arguments in (
+        ("merge", *models, "-o", tmp_path / "o.safetensors", "--only", "", "--alpha", 0.5),
+        ("scan", *models, "--only", ""),
+        ("scan", *models, "--fail-on", ""),
+    ):
+        result = run(*arguments)
+        check_refused(result.code, result.out, result.err, "empty|found the end")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_closed_pipe_is_no_error(run: Run, models: tuple[Path, Path], tmp_path: Path) -> None:
+    """`… | head` ends well, and --fail-on keeps its exit code."""
+    scan = tmp_path / "s.json"
+    run("scan", *models, "-o", scan)
+    for arguments, expected in (
+        (("rank", scan), 0),
+        (("rank", scan, "--format", "csv"), 0),
+        (("rank", scan, "--format", "json"), 0),
+        (("scan", *models), 0),
+        (("scan", *models, "--json", "--fail-on", "numel > 0"), 3),
+        (("merge", *models, "--alpha", "0.5", "--dry-run"), 0),
+    ):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-I", "-m", "analyzer", *map(str, arguments)]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        assert expected == done.returncode, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_a_terminal_of_another_encoding(models: tuple[Path, Path], encoding: str) -> None:
+    """Signs that it lacks are replaced; nothing fails."""
+    command = [sys.executable, "-m", "analyzer"]  # not -I, which ignores the variable
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    for arguments in (("scan", *models), ("merge", *models, "--alpha", "0.5", "--dry-run")):
+        done = subprocess.run(
+            [*command, *map(str, arguments)],
+            capture_output=True,
+            env=environment,
+            cwd=models[0].parent,
+            check=False,
+        )
+        assert (0, b"") == (done.returncode, done.stderr)
+        assert b"attn2" in done.stdout
+
+
+def test_outputs_of_one_scan_come_all_or_none(run: Run, models: tuple[Path, Path], tmp_path: Path) -> None:
+    """One file for two outputs is refused; a page that cannot be written leaves no scan behind."""
+    one = tmp_path / "x"
+    result = run("scan", *models, "-o", one, "--csv", one)
+    check_refused(result.code, result.out, result.err, "two outputs")
+    result = run("scan", *models, "-o", tmp_path / "s.json", "--report", tmp_path / ("r" * 300))
+    check_refused(result.code, result.out, result.err, "cannot be written|too long")
+    assert sorted(models) == sorted(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX devices")
+def test_devices_are_written_to_and_not_replaced(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """-o /dev/stdout prints the scan; a model is not written over a pipe."""
+    command = [sys.executable, "-I", "-m", "analyzer"]
+    scan = [*command, "scan", *map(str, models), "-q", "-o", "/dev/stdout"]
+    done = subprocess.run(scan, capture_output=True, text=True, check=False)
+    assert (0, "mergescope.scan") == (done.returncode, json.loads(done.stdout)["format"])
+    pipe = tmp_path / "p.safetensors"
+    os.mkfifo(pipe)
+    merge = [*command, "merge", *map(str, models), "-o", str(pipe), "--alpha", "0.5", "--force"]
+    done = subprocess.run(merge, capture_output=True, text=True, check=False)
+    check_refused(done.returncode, done.stdout, done.stderr, "ordinary file")
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_file_names_that_are_not_utf8(models: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
+    """Scanned, reported and merged like any other."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.safetensors"))
+    odd.write_bytes(models[1].read_bytes())
+    outputs = ("-o", tmp_path / "s.json", "--report", tmp_path / "r.html")
+    assert 0 == run("scan", models[0], odd, *outputs).code
+    assert 0 == run("merge", models[0], odd, "-o", tmp_path / "o.safetensors", "--alpha", 0.5).code
+    assert len(load_file(models[0])) == len(load_file(tmp_path / "o.safetensors"))
+
+
+def test_demo_shows_the_whole_job_and_replaces_only_its_own(run: Run, tmp_path: Path) -> None:
+    """Three files, the effect of the merge, twice in one folder; a stranger's model is left alone."""
+    folder = tmp_path / "demo"
+    for _ in range(2):
+        result = run("demo", folder)
+        assert (0, "") == (result.code, result.err)
+        assert {"scan.json", "report.html", "merged.safetensors"} == {p.name for p in folder.iterdir()}
+        assert "bits per character" in result.out
+        assert max(len(line) for line in result.out.splitlines() if "/" not in line) <= 80
+    mine = folder / "merged.safetensors"
+    save_file({"w": np.zeros(3)}, mine)
+    before = mine.read_bytes()
+    result = run("demo", folder)
+    assert 1 == result.code
+    assert before == mine.read_bytes()

@@ -131,8 +131,10 @@ def test_compiled_and_torch_blend_to_the_same_bytes(
 
 
 def test_blend_of_equal_values_is_unchanged() -> None:
-    """Where A and B agree no rounding creeps in, whatever alpha."""
-    raw = np.random.default_rng(0).standard_normal(5000).astype(np.float32).view("u1")
+    """Where A and B agree nothing creeps in, whatever alpha: no rounding, no lost sign, no NaN of Inf."""
+    values = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
+    values[:4] = -0.0, 0.0, np.inf, -np.inf
+    raw = values.view("u1")
     for blender in BLENDERS:
         np.testing.assert_array_equal(raw, blender.blend(raw, "F32", raw, "F32", alpha=0.3, dtype="F32")[0])
 

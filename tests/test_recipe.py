@@ -152,6 +152,8 @@ def test_ema_copies_only_if_named(unet: Build) -> None:
     assert 0.0 == alphas(plan(Recipe(alpha=0.5, only="in_layers"), a))[ema]
     assert 0.5 == alphas(plan(Recipe(alpha=0.5, only="part:ema"), a))[ema]
     assert 0.3 == alphas(plan(Recipe(alpha=0.5, sets=(("part:ema", 0.3),)), a))[ema]
+    assert 0.0 == alphas(plan(Recipe(alpha=0.5, only="key:*"), a))[ema]
+    assert 0.0 == alphas(plan(Recipe(alpha=0.5, sets=(("key:model*", 0.3),)), a))[ema]
 
 
 def test_shapes_that_differ_keep_a_and_are_listed(unet: Build) -> None:

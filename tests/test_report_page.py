@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from analyzer.records import Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from analyzer.kinship import findings
+from analyzer.records import COUNTS, Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
 from reports.page import SCRIPTS, render
 from reports.tables import KINSHIPS, script_json
 
@@ -131,7 +132,7 @@ def test_the_head_names_both_models_and_their_size() -> None:
     text = visible_text(page_of(scan_of(key_scan()), plotlyjs="cdn"))
     assert "Model A: one.safetensors 2.13 GB · Stable Diffusion 1.x /models/one.safetensors" in text
     assert (
-        "Model B: two.ckpt 1 MB · Stable Diffusion 1.x · fp16 + i64 · 1,143 keys C:\\models\\two.ckpt" in text
+        "Model B: two.ckpt 1 MB · Stable Diffusion 1.x · fp16 + I64 · 1,143 keys C:\\models\\two.ckpt" in text
     )
 
 
@@ -189,6 +190,32 @@ def test_an_identical_pair_has_no_figures() -> None:
     assert ["head", "findings", "keys"] == [
         *dict.fromkeys(re.findall(r'data-section="(\w+)"', html[: html.index("<script")]))
     ]
+
+
+@pytest.mark.parametrize(
+    ("sums", "sentence"),
+    [
+        (Sums(numel=4), "no weights could be compared"),
+        (Sums(numel=4, n=4, numeric=4, changed=4, sum_bb=1.0, sum_dd=1.0), "has a direction in both models"),
+    ],
+)
+def test_an_undefined_kinship_is_said_and_explained(sums: Sums, sentence: str) -> None:
+    """The head says undefined, the finding says why, and no number is made up."""
+    scan = scan_of(key_scan(sums=sums))
+    html = render(scan, kinship="undefined", findings=findings(scan), plotlyjs="cdn")
+    [value] = [a["data-value"] for a, _ in Elements(html).of("span") if a.get("data-statistic") == "cosine"]
+    text = visible_text(html)
+    assert "" == value
+    assert "kinshipundefined" in text.replace(" ", "")
+    assert sentence in text
+    assert "Nothing differs." not in text
+
+
+def test_unknown_dtypes_show_as_their_file_names_them() -> None:
+    """A dtype of tomorrow is not renamed, and a name that Python's objects have is no surprise."""
+    model = ModelId("/m/x", 1, "sha256:0", "sd1", "", 1, {"F4_E2M1": 3, "F32": 2, "__class__": 1})
+    text = visible_text(page_of(scan_of(key_scan(), a=model), plotlyjs="cdn"))
+    assert "F4_E2M1 + fp32 + __class__" in text
 
 
 def test_elements_that_could_not_be_compared_are_not_identical() -> None:
@@ -279,7 +306,9 @@ def test_the_small_page_names_one_script_by_address_and_hash() -> None:
 def test_a_page_of_2600_keys_stays_under_six_megabytes() -> None:
     """The largest common layout, names as long as they are there and sums of full length, still mails."""
     name = "conditioner.embedders.1.model.transformer.resblocks.{:05}.attn.in_proj_weight_of_that_layer"
-    long = Sums(*([10**9 + 7] * 7), *([1.2345678901234567e-5] * 9))
+    names = [field.name for field in fields(Sums)]
+    values: dict[str, Any] = {n: 10**9 + 7 if n in COUNTS else 1.2345678901234567e-5 for n in names}
+    long = Sums(**values)
     keys = [key_scan(name.format(n), sums=long) for n in range(2600)]
     assert len(page_of(scan_of(*keys)).encode()) < 6_000_000
 

@@ -253,3 +253,24 @@ def test_booleans_compare() -> None:
     """Masks differ where they differ."""
     a, b = np.array([True, False, True]), np.array([True, True, True])
     assert 1 == compare_equality(a.view("u1"), "BOOL", b.view("u1"), "BOOL", itemsize=1).changed
+
+
+@pytest.mark.parametrize("measurer", MEASURERS, ids=type)
+@pytest.mark.parametrize("spread", [1e-3, 1e-5, 1e-6])
+def test_a_small_spread_about_a_large_mean(spread: float, measurer: AbstractMeasurer) -> None:
+    """Norm gains lie close to 1: their spread keeps its digits, in one chunk and in many."""
+    a = (1 + spread * np.random.default_rng(2).standard_normal(30_000)).astype(np.float32)
+    expected = float(a.astype(np.longdouble).std())
+    whole = measurer.measure(a.view("u1"), "F32", a.view("u1"), "F32")
+    parts = [measurer.measure(p.view("u1"), "F32", p.view("u1"), "F32") for p in np.split(a, 10)]
+    for sums in (whole, add_sums(parts)):
+        assert evaluate(sums, total=sums)["std_a"] == pytest.approx(expected, rel=1e-9)
+        assert evaluate(sums, total=sums)["std_b"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_ulps_too_small_to_square_leave_the_ratio_undefined() -> None:
+    """fp64 values near 1e-146: the floor underflows, and nothing divides by it."""
+    a = np.array([2.0**-485, 2.0**-486])
+    sums = MEASURERS[0].measure(a.view("u1"), "F64", (a * 3).view("u1"), "F64")
+    assert evaluate(sums, total=sums)["change_to_rounding"] is None
+    assert evaluate(sums, total=sums)["relative_change"] == pytest.approx(2.0)

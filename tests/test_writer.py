@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from analyzer.errors import OutputError
-from analyzer.writer import Entry, check_files, check_target, create_safetensors, write_file
+from analyzer.writer import Entry, check_files, check_target, create_safetensors, write_files
 
 NUMPY = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8}
 
@@ -170,10 +170,10 @@ def test_reports_replace_files_but_never_an_input(tmp_path: Path) -> None:
     page.write_text("old")
     model.write_bytes(b"model")
     link.symlink_to(model)
-    write_file(page, b"new", inputs=[model])
+    write_files({page: b"new"}, inputs=[model])
     assert b"new" == page.read_bytes()
     with pytest.raises(OutputError, match="is the input"):
-        write_file(link, b"new", inputs=[model])
+        write_files({link: b"new"}, inputs=[model])
     with pytest.raises(OutputError, match="does not exist"):
         check_files([tmp_path / "no" / "p.html"], inputs=[])
     assert b"model" == model.read_bytes()

@@ -6,7 +6,7 @@ their functions, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
+import io
 import signal
 import sys
 from types import FrameType
@@ -17,7 +17,8 @@ import click
 from analyzer import __version__
 from analyzer.cli.demo import demo
 from analyzer.cli.merge import merge
-from analyzer.cli.rank import rank, report
+from analyzer.cli.rank import rank
+from analyzer.cli.report import report
 from analyzer.cli.scan import scan
 from analyzer.errors import AnalyzerError
 
@@ -50,13 +51,15 @@ def main() -> NoReturn:
 
 def run() -> int:
     """Run the command line in this process and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a sign shows another, and goes on
+            stream.reconfigure(errors="replace")
     try:
         code = mergescope.main(prog_name="mergescope", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except AnalyzerError as error:
+    except (AnalyzerError, OSError) as error:
         from analyzer.cli.terminal import printable
 
         click.echo(f"Error: {printable(str(error))}", err=True)
@@ -64,9 +67,6 @@ def run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; nothing was left behind.", err=True)
         return _INTERRUPTED
-    except BrokenPipeError:  # `mergescope rank … | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code if isinstance(code, int) else 0
 
 

@@ -22,7 +22,7 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
     """Scan, report and merge a small model and its fine-tune, into DIR (default: mergescope-demo)."""
     from analyzer import checkpoints, scanfile
     from analyzer.cli import terminal
-    from analyzer.cli.rank import render_report
+    from analyzer.cli.report import render_report
     from analyzer.demo import base_path, fine_tune_path
     from analyzer.devices import resolve_device
     from analyzer.errors import OutputError
@@ -31,35 +31,49 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
     from analyzer.ranking import rank
     from analyzer.recipe import Recipe
     from analyzer.scan import scan
-    from analyzer.writer import write_file
+    from analyzer.writer import write_files
 
     where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
+    merged = folder / "merged.safetensors"
+    if merged.exists() and not _is_a_merge(merged):
+        raise OutputError(f"{merged}: exists already, and no merge wrote it; name another folder")
     with checkpoints.open_checkpoint(base_path()) as a, checkpoints.open_checkpoint(fine_tune_path()) as b:
         result = scan(a, b, device=where, threads=threads)
-        write_file(folder / "scan.json", scanfile.dumps(result), inputs=a.files)
-        write_file(folder / "report.html", render_report(result, plotlyjs="inline"), inputs=a.files)
+        pages = {
+            folder / "scan.json": scanfile.dumps(result),
+            folder / "report.html": render_report(result, plotlyjs="inline"),
+        }
+        write_files(pages, inputs=[*a.files, *b.files])
         wish = Recipe(only=_ONLY)
-        merged = folder / "merged.safetensors"
         merge(a, b, plan_merge(a, b, wish), wish, out=merged, force=True, device=where, threads=threads)
     if quiet:
         return
-    terminal.print_scan(result, findings(result), rank(result), by="relative_change")
-    _print_effect(merged)
-    terminal.print_written([folder / name for name in ("scan.json", "report.html", "merged.safetensors")])
-    _print_next_steps(folder)
+    with terminal.pipe_may_close():
+        terminal.print_scan(result, findings(result), rank(result), unrelated=False)
+        _print_effect(merged)
+        terminal.print_written([*pages, merged])
+        _print_next_steps(folder)
+
+
+def _is_a_merge(path: Path) -> bool:
+    """Whether a file is what an earlier demo, or another merge of this tool, left there."""
+    from analyzer.checkpoints import open_checkpoint
+
+    with open_checkpoint(path) as model:
+        return "mergescope.recipe" in model.metadata
 
 
 def _print_effect(merged: Path) -> None:
     """What the merge did to the model's behaviour: its loss on both styles, and one sample."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
     from safetensors.torch import load_file
 
+    from analyzer.cli.terminal import OutputConsole
     from analyzer.demo import base_path, fine_tune_path
     from analyzer.demo.captions import STYLES
     from analyzer.demo.model import held_out_loss, sample
@@ -77,7 +91,7 @@ def _print_effect(merged: Path) -> None:
         weights = load_file(path)
         losses = [f"{held_out_loss(weights, style):.2f}" for style in STYLES]
         table.add_row(name, *losses, Text(sample(weights, _PROMPT, 1)))
-    console = Console(highlight=False)
+    console = OutputConsole()
     console.print(f"\nmerged with --only {_ONLY}:")
     console.print(table)
     console.print()

@@ -114,10 +114,11 @@ def merge(
         plan = plan_merge(model_a, model_b, wish)
         for warning in plan.warnings if not quiet else ():
             terminal.warn(warning)
-        if as_json:
-            _print_json(plan)
-        elif dry_run:
-            plans.print_plan(plan)
+        with terminal.pipe_may_close():
+            if as_json:
+                _print_json(plan)
+            elif dry_run:
+                plans.print_plan(plan)
         if dry_run:
             return
         assert output is not None
@@ -130,8 +131,9 @@ def merge(
     for key, count in result.nonfinite.items() if not quiet else ():
         terminal.warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
     if not quiet and not as_json:
-        plans.print_plan_summary(plan)
-        terminal.print_written([output])
+        with terminal.pipe_may_close():
+            plans.print_plan_summary(plan)
+            terminal.print_written([output])
 
 
 def _print_json(plan: Plan) -> None:
@@ -142,7 +144,9 @@ def _print_json(plan: Plan) -> None:
         "version": 1,
         "counts": dict(sorted(Counter(action.verb for action in plan.actions).items())),
         "warnings": plan.warnings,
-        "only_in_b": plan.dropped,
+        "only_in_a": plan.only_in_a,
+        "only_in_b_dropped": plan.dropped,
+        "shape_mismatch": plan.shape_mismatch,
         "actions": plan.actions,
     }
     click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rich.console import Console
 from rich.text import Text
 
-from analyzer.cli.terminal import list_some, printable
-from analyzer.records import Action, Plan
+from analyzer.cli.terminal import OutputConsole, list_some, printable
+from analyzer.records import Plan
 
 # What the counts are called, in the order in which a reader cares.
 _VERBS = {
@@ -23,7 +22,7 @@ _VERBS = {
 
 def print_plan(plan: Plan) -> None:
     """Every key with its action, alpha and reason, a line each, then the counts."""
-    console = Console(highlight=False)
+    console = OutputConsole()
     for action in plan.actions:
         alpha = "–" if action.alpha is None else f"{action.alpha:g}"
         line = f"{action.verb:6}{alpha:>6}  {printable(action.key)}  ({printable(action.reason)})"
@@ -36,19 +35,15 @@ def print_plan(plan: Plan) -> None:
 
 def print_plan_summary(plan: Plan) -> None:
     """How many keys go which way, and what was left out."""
-    console = Console(highlight=False)
+    console = OutputConsole()
     counts = Counter(action.verb for action in plan.actions)
     parts = [f"{counts[verb]:,} {name}" for verb, name in _VERBS.items() if counts[verb]]
     console.print(Text(f"{len(plan.actions):,} keys: {', '.join(parts)}"), soft_wrap=True)
     for what, keys in (
-        ("kept, shapes differ", [a.key for a in plan.actions if _says(a, "shapes differ")]),
-        ("only in A, kept", [a.key for a in plan.actions if _says(a, "only in A")]),
+        ("kept, shapes differ", list(plan.shape_mismatch)),
+        ("only in A, kept", list(plan.only_in_a)),
         ("only in B, left out", list(plan.dropped)),
         ("only in B, added", [a.key for a in plan.actions if a.verb == "add"]),
     ):
         if keys:
             console.print(Text(f"{what}: {len(keys):,} ({list_some(keys)})"), soft_wrap=True)
-
-
-def _says(action: Action, reason: str) -> bool:
-    return action.reason.startswith(reason)

@@ -1,19 +1,16 @@
-"""`mergescope rank` and `mergescope report`: what is made from a scan file."""
+"""`mergescope rank`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from analyzer.cli import options
 
-PlotlyJs = Literal["inline", "cdn"]
-
 if TYPE_CHECKING:
     from analyzer.ranking import Axis, Depth
-    from analyzer.records import Scan
 
 
 @click.command()
@@ -54,50 +51,15 @@ def rank(
     import orjson
 
     from analyzer import ranking, scanfile, tables
+    from analyzer.cli import terminal
 
     del quiet  # a ranking has neither progress nor warnings to hold back
     rows = ranking.rank(scanfile.load(scan_file), axis=axis, by=by, depth=depth, only=only, top=top)
-    if form == "json":
-        document = tables.ranking_document(rows, axis=axis, by=by)
-        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    elif form == "csv":
-        click.echo(tables.ranking_csv(rows), nl=False)
-    else:
-        from analyzer.cli.terminal import print_ranking
-
-        print_ranking(rows, by=by)
-
-
-@click.command()
-@click.argument("scan_file", metavar="SCAN.json", type=options.FILE)
-@click.option(
-    "-o", "--output", type=options.FILE, required=True, metavar="FILE.html", help="The page to write."
-)
-@click.option(
-    "--plotlyjs",
-    type=click.Choice(["inline", "cdn"]),
-    default="inline",
-    show_default=True,
-    help="inline works offline; cdn makes a small file.",
-)
-@options.quiet
-def report(scan_file: Path, output: Path, plotlyjs: PlotlyJs, quiet: bool) -> None:
-    """Draw a scan as one self-contained HTML page."""
-    from analyzer import scanfile
-    from analyzer.writer import check_files, write_file
-
-    check_files([output], inputs=[scan_file])
-    write_file(output, render_report(scanfile.load(scan_file), plotlyjs=plotlyjs), inputs=[scan_file])
-    if not quiet:
-        from analyzer.cli.terminal import print_written
-
-        print_written([output])
-
-
-def render_report(scan: Scan, *, plotlyjs: PlotlyJs) -> bytes:
-    """The page of a scan, as bytes to write."""
-    from analyzer.kinship import findings, kinship
-    from reports.page import render
-
-    name, _ = kinship(scan)
-    return render(scan, kinship=name or "undefined", findings=findings(scan), plotlyjs=plotlyjs).encode()
+    with terminal.pipe_may_close():
+        if form == "json":
+            document = tables.ranking_document(rows, axis=axis, by=by)
+            click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        elif form == "csv":
+            click.echo(tables.ranking_csv(rows).encode(), nl=False)  # UTF-8 whatever the terminal's encoding
+        else:
+            terminal.print_ranking(rows, by=by)

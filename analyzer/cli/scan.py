@@ -46,16 +46,17 @@ def scan(
     """Measure what differs between models A and B, key by key."""
     from analyzer import checkpoints, scanfile
     from analyzer.cli import terminal
+    from analyzer.cli.report import render_report
     from analyzer.devices import resolve_device
     from analyzer.expressions import parse_expression
-    from analyzer.kinship import findings
+    from analyzer.kinship import findings, kinship
     from analyzer.ranking import keys_where, rank
     from analyzer.scan import scan as run_scan
     from analyzer.statistics import STATISTICS
     from analyzer.tables import keys_csv
-    from analyzer.writer import check_files, write_file
+    from analyzer.writer import check_files, write_files
 
-    condition = parse_expression(fail_on, names=STATISTICS) if fail_on else None
+    condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
     with checkpoints.open_checkpoint(a) as model_a, checkpoints.open_checkpoint(b) as model_b:
         inputs = [*model_a.files, *model_b.files]
         check_files([f for f in (output, report, table) if f], inputs=inputs)
@@ -63,26 +64,28 @@ def scan(
         with terminal.progress_bar("scanning", quiet=quiet) as progress:
             result = run_scan(model_a, model_b, only=only, device=where, threads=threads, progress=progress)
     document = scanfile.dumps(result) if output or as_json else b""
+    contents = {}
     if output:
-        write_file(output, document, inputs=inputs)
-    if table:
-        write_file(table, keys_csv(result).encode(), inputs=inputs)
+        contents[output] = document
     if report:
-        from analyzer.cli.rank import render_report
-
-        write_file(report, render_report(result, plotlyjs="inline"), inputs=inputs)
+        contents[report] = render_report(result, plotlyjs="inline")
+    if table:
+        contents[table] = keys_csv(result).encode()
+    write_files(contents, inputs=inputs)
     found = findings(result)
-    for finding in found:
-        if finding.statistic in terminal.WARNED and not quiet:
-            terminal.warn(finding.text)
-    if as_json:
-        click.echo(document, nl=False)
-    elif not quiet:
-        terminal.print_scan(result, found, rank(result), by="relative_change")
-        terminal.print_written([f for f in (output, report, table) if f])
     failed = keys_where(result, condition) if condition else []
-    if failed and not quiet:
-        terminal.warn(
-            f"--fail-on held for {len(failed):,} keys: {terminal.list_some([r.key for r in failed])}"
-        )
+    if not quiet:
+        for finding in found:
+            if finding.statistic in terminal.WARNED:
+                terminal.warn(finding.text)
+        if failed:
+            names = terminal.list_some([row.key for row in failed])
+            terminal.warn(f"--fail-on held for {len(failed):,} keys: {names}")
+    with terminal.pipe_may_close():
+        if as_json:
+            click.echo(document, nl=False)
+        elif not quiet:
+            unrelated = kinship(result)[0] == "unrelated"
+            terminal.print_scan(result, found, rank(result), unrelated=unrelated)
+            terminal.print_written(list(contents))
     return _FAILED if failed else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from analyzer.checkpoints.dtypes import DTYPES
 from analyzer.ranking import RankRow
 from analyzer.records import Finding, ModelId, Scan
 from analyzer.statistics import STATISTICS
@@ -44,6 +47,28 @@ def warn(text: str) -> None:
     console.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)
 
 
+class OutputConsole(Console):
+    """Standard output; who reads it may close it early, and `pipe_may_close` deals with that."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Say so, where rich itself would end the process with an exit code of its own."""
+        raise BrokenPipeError
+
+
+@contextlib.contextmanager
+def pipe_may_close() -> Iterator[None]:
+    """For printing results: `… | head` has seen enough when it has, which is no error of the command."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A callback (bytes done, bytes in all) that draws a bar on stderr, if that is a terminal."""
@@ -57,31 +82,36 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_scan(scan: Scan, findings: Sequence[Finding], ranking: Sequence[RankRow], *, by: str) -> None:
+def print_scan(
+    scan: Scan, findings: Sequence[Finding], ranking: Sequence[RankRow], *, unrelated: bool
+) -> None:
     """The summary of a scan on stdout: who, what pairs, what was found, and the ranking."""
-    console = Console(highlight=False)
+    console = OutputConsole()
     for name, model in (("A", scan.a), ("B", scan.b)):
         console.print(Text.assemble((f"{name}  ", "bold"), _model_line(model)), soft_wrap=True)
     console.print(Text(_pairing_line(scan)), soft_wrap=True)
     console.print()
+    fancy = console.encoding.startswith("utf")
     for finding in findings:
         if finding.statistic not in WARNED:
-            style = "bold yellow" if "trained apart" in finding.text else ""
-            console.print(Text(f"• {printable(finding.text)}", style=style))
+            style = "bold yellow" if unrelated and finding is findings[0] else ""
+            lines = Table.grid(padding=(0, 1, 0, 0))
+            lines.add_row("•" if fancy else "-", Text(printable(finding.text), style=style))
+            console.print(lines)
     console.print()
-    print_ranking(ranking, by=by, console=console)
+    print_ranking(ranking, by="relative_change", console=console)
 
 
 def print_written(files: Sequence[Path]) -> None:
     """Where the results are."""
-    console = Console(highlight=False)
+    console = OutputConsole()
     for file in files:
         console.print(Text(f"wrote {printable(str(file))}"), soft_wrap=True)
 
 
 def print_ranking(ranking: Sequence[RankRow], *, by: str, console: Console | None = None) -> None:
     """Groups as a table of 80 columns, with a bar for the statistic that orders it."""
-    console = console or Console(highlight=False)
+    console = console or OutputConsole()
     columns = [by, *(c for c in _COLUMNS if c != by)]
     largest = max((abs(row.statistics[by] or 0.0) for row in ranking), default=0.0)
     rows = [
@@ -142,7 +172,7 @@ def list_some(keys: Sequence[str]) -> str:
 
 def _model_line(model: ModelId) -> str:
     dtypes = sorted((model.dtypes or {}).items(), key=lambda item: -item[1])
-    names = " + ".join(name for name, _ in dtypes[:3])
+    names = " + ".join(DTYPES[name].label if name in DTYPES else name for name, _ in dtypes[:3])
     return f"{printable(Path(model.path).name)}  {human_bytes(model.bytes)}  {names}  {model.title}"
 
 

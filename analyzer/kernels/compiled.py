@@ -37,8 +37,10 @@ BLOCK = 1024  # two fp64 blocks are 16 KiB: half of the smallest first-level cac
     SUM_ABS_D,
     MAX_ABS_D,
     SUM_ULP_SQ,
+    M2_A,
+    M2_B,
     WIDTH,
-) = range(15)
+) = range(17)
 
 # Sums may be re-associated, which is what lets them run in vector registers; NaN and Inf keep their
 # meaning. Merged values may not: the same bytes must come out on every machine.
@@ -101,8 +103,9 @@ def measure(
             out[NONFINITE_A] += bad_a
             out[NONFINITE_B] += bad_b
             n = _keep_finite(a, b, n)
-        out[N] += n
-        _accumulate(a, b, n, scale, floor, out)
+        if n:
+            _accumulate(a, b, n, scale, floor, out)
+            out[N] += n
 
 
 @_compile()
@@ -128,7 +131,8 @@ def blend(
         _widen(raw_a, code_a, table_a, start, n, a)
         _widen(raw_b, code_b, table_b, start, n, b)
         for i in range(n):
-            a[i] += alpha * (b[i] - a[i])
+            if a[i] != b[i]:  # what both sides share stays as it is: signed zeros, Inf
+                a[i] += alpha * (b[i] - a[i])
         bad += _narrow(a, n, raw_out, code_out, rounding, start)
     return bad
 
@@ -153,7 +157,7 @@ def convert(
     return bad
 
 
-@_compile(fastmath=_REASSOCIATE)
+@_compile()
 def _widen(raw: Any, code: Any, table: Any, start: Any, n: Any, out: Any) -> Any:
     """Elements start … start+n as fp64, exactly; return how many are NaN or Inf."""
     if code == 0:
@@ -197,7 +201,7 @@ def _widen(raw: Any, code: Any, table: Any, start: Any, n: Any, out: Any) -> Any
     return _count_at_least(out, n, np.inf)
 
 
-@_compile(fastmath=_REASSOCIATE)
+@_compile()
 def _count_at_least(values: Any, n: Any, limit: Any) -> Any:
     """How many magnitudes are `limit` or more, or NaN."""
     count = 0
@@ -220,16 +224,24 @@ def _keep_finite(a: Any, b: Any, n: Any) -> Any:
 
 @_compile(fastmath=_REASSOCIATE)
 def _accumulate(a: Any, b: Any, n: Any, scale: Any, floor: Any, out: Any) -> Any:
-    """Add the sums of one block of finite fp64 values to `out`."""
+    """Join the sums of one block of n > 0 finite fp64 values to `out`; `out[N]` is n's total so far."""
     sum_a = sum_b = sum_aa = sum_bb = sum_dd = sum_ab = sum_abs = sum_ulp = 0.0
+    spread_a = spread_b = 0.0
     changed = flips = 0.0
     largest = np.int64(0)  # |d| as bits: magnitudes order as integers, and integers vectorise
+    # Squares about a value of the block and not about zero, so that a small spread is no small
+    # difference of large numbers.
+    shift_a, shift_b = a[0], b[0]
     for i in range(n):
         x = a[i]
         y = b[i]
         d = y - x
-        sum_a += x
-        sum_b += y
+        from_a = x - shift_a
+        from_b = y - shift_b
+        sum_a += from_a
+        sum_b += from_b
+        spread_a += from_a * from_a
+        spread_b += from_b * from_b
         sum_aa += x * x
         sum_bb += y * y
         sum_dd += d * d
@@ -242,10 +254,10 @@ def _accumulate(a: Any, b: Any, n: Any, scale: Any, floor: Any, out: Any) -> Any
         power = _f64_of_bits(_bits_of_f64(x) & np.int64(0x7FF0000000000000))  # 2^⌊log2|x|⌋
         ulp = max(power * scale, floor) if x != 0.0 else 0.0
         sum_ulp += ulp * ulp
+    _join_spread(out, M2_A, SUM_A, spread_a, sum_a, shift_a, n)
+    _join_spread(out, M2_B, SUM_B, spread_b, sum_b, shift_b, n)
     out[CHANGED] += changed
     out[SIGN_FLIPS] += flips
-    out[SUM_A] += sum_a
-    out[SUM_B] += sum_b
     out[SUM_AA] += sum_aa
     out[SUM_BB] += sum_bb
     out[SUM_DD] += sum_dd
@@ -253,6 +265,22 @@ def _accumulate(a: Any, b: Any, n: Any, scale: Any, floor: Any, out: Any) -> Any
     out[SUM_ABS_D] += sum_abs
     out[MAX_ABS_D] = max(out[MAX_ABS_D], _f64_of_bits(largest))
     out[SUM_ULP_SQ] += sum_ulp
+
+
+@_compile()
+def _join_spread(out: Any, m2: Any, total: Any, squares: Any, shifted: Any, shift: Any, n: Any) -> Any:
+    """Join Σ(x − mean)² and Σx of a block to those so far, from its sums about `shift`.
+
+    Chan, Golub & LeVeque, 1979; `analyzer.records.add_sums` does the same between chunks.
+    """
+    so_far = out[N]
+    mean = shift + shifted / n
+    within = max(squares - shifted * (shifted / n), 0.0)
+    if so_far > 0:
+        between = mean - out[total] / so_far
+        within += between * between * (so_far * n / (so_far + n))
+    out[m2] += within
+    out[total] += shift * n + shifted
 
 
 @_compile()

@@ -93,3 +93,8 @@ def eight_bit_values(dtype: str) -> NDArray[np.float64]:
     else:
         magnitude = np.where((codes & 0x7F) == 0x7F, np.nan, magnitude)
     return np.where(codes >= 128, -magnitude, magnitude)
+
+
+def value_tables() -> dict[str, NDArray[np.float64]]:
+    """For every format what the compiled loops look values up in: empty where they compute them."""
+    return {name: eight_bit_values(name) if f.bits == 8 else np.empty(0) for name, f in FLOATS.items()}

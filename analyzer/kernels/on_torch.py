@@ -43,6 +43,7 @@ def measure(
     largest = size.max() if size.numel() else size.sum()
     counts = [both.sum(), *nonfinite, (a != b).sum(), ((a < 0) & (b > 0) | (a > 0) & (b < 0)).sum()]
     sums = [a.sum(), b.sum(), a @ a, b @ b, d @ d, a @ b, size.sum(), largest, ulp @ ulp]
+    sums += [_spread(x, both) for x in (a, b)]
     values: NDArray[np.float64] = torch.stack([v.to(torch.float64) for v in [*counts, *sums]]).cpu().numpy()
     return values
 
@@ -58,12 +59,20 @@ def blend(
 ) -> tuple[NDArray[np.uint8], int]:
     """The bytes of a + alpha·(b − a), formed in fp64 and rounded once, and how many are not finite."""
     a, b = _widen(raw_a, dtype_a, device), _widen(raw_b, dtype_b, device)
-    return _narrow(a + alpha * (b - a), dtype_out)
+    # what both sides share stays as it is: signed zeros, Inf
+    return _narrow(torch.where(a == b, a, a + alpha * (b - a)), dtype_out)
 
 
 def convert(raw: NDArray[np.uint8], dtype: str, dtype_out: str, device: str) -> tuple[NDArray[np.uint8], int]:
     """The bytes of the same values in another format, rounded once, and how many are not finite."""
     return _narrow(_widen(raw, dtype, device), dtype_out)
+
+
+def _spread(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Σ(x − mean)² over the positions that are kept; 0 of none."""
+    mean = values.sum() / kept.sum().clamp(min=1)
+    centred = torch.where(kept, values - mean, 0.0)
+    return centred @ centred
 
 
 def _widen(raw: NDArray[np.uint8], dtype: str, device: str) -> torch.Tensor:
@@ -81,10 +90,11 @@ def _narrow(values: torch.Tensor, dtype: str) -> tuple[NDArray[np.uint8], int]:
     Not `values.to(dtype)`: torch goes from fp64 to fp16 by way of fp32 and so rounds twice.
     """
     if FLOATS[dtype].bits >= 32:
-        values = torch.where(torch.isnan(values), torch.nan, values)  # one code for every NaN
         narrowed = values.to(TORCH_DTYPES[dtype])
         not_finite = ~torch.isfinite(narrowed)
-        return narrowed.cpu().view(torch.uint8).numpy(), int(not_finite.sum())
+        raw = narrowed.cpu()
+        raw[raw.isnan()] = torch.nan  # one code for every NaN: the CPU's, whatever the device made
+        return raw.view(torch.uint8).numpy(), int(not_finite.sum())
     drop, rebias, smallest_normal, magic, largest, nan = rounding_parameters(dtype).tolist()
     bits = values.view(torch.int64)
     magnitude = bits & _MAGNITUDE_BITS

@@ -16,8 +16,6 @@ def weighted_sum(
     """A + alpha·(b − a): 0 keeps A, 1 takes B, what lies outside extrapolates.
 
     Written this way and not as (1 − alpha)·a + alpha·b, so that elements that A and B share come
-    out unchanged to the bit. At alpha 1 the values are B's own, not the result of arithmetic.
+    out unchanged to the bit. A plan takes B's own values at alpha 1, and calls no method.
     """
-    if alpha == 1:
-        return blender.convert(raw_b, dtype_b, dtype=dtype)
     return blender.blend(raw_a, dtype_a, raw_b, dtype_b, alpha=alpha, dtype=dtype)

@@ -39,7 +39,10 @@ const Predict = (() => {
     };
   }
 
-  const ratio = (squares, others) => (others > 0 ? Math.sqrt(squares) / Math.sqrt(others) : null);
+  function ratio(squares, others) {
+    const value = Math.sqrt(squares) / Math.sqrt(others);
+    return others > 0 && Number.isFinite(value) ? value : null;
+  }
 
   function cosine(squares, others, apart) {
     const distance = Statistics.distance(squares, others, apart);

@@ -3,7 +3,9 @@
 const Selectors = (() => {
   const NAMED = ['part', 'block', 'component', 'kind'];
   const AXES = [...NAMED, 'key'];
-  const ALIASES = { clip: 'text_encoder', 'u-net': 'unet' };
+  // Maps, since a reader's word may be one that every object has, such as “constructor”.
+  const ALIASES = new Map([['clip', 'text_encoder'], ['u-net', 'unet']]);
+  const WILDCARDS = new Map([['*', '[\\s\\S]*'], ['?', '[\\s\\S]']]);
   const NEAREST = 3;
 
   /** The request does not parse or names what is not there; the message is fit to show. */
@@ -105,7 +107,7 @@ const Selectors = (() => {
   function matcher(axis, name) {
     const wanted = name.toLowerCase();
     if (axis === 'component') return (label) => `/${label.toLowerCase()}/`.includes(`/${wanted}/`);
-    return sameAs(axis === 'part' ? (ALIASES[wanted] ?? wanted) : wanted);
+    return sameAs(axis === 'part' ? (ALIASES.get(wanted) ?? wanted) : wanted);
   }
 
   const sameAs = (name) => (label) => label.toLowerCase() === name.toLowerCase();
@@ -151,7 +153,7 @@ const Selectors = (() => {
   function expression(pattern) {
     const source = pattern.replace(/\[(?:(!)|(?!!))(\][^\]]*|[^\]]+)\]|[\s\S]/gu, (sign, not, set) => {
       if (set !== undefined) return `[${not ? '^' : ''}${set.replace(/[\\^[\]]/g, '\\$&')}]`;
-      return { '*': '[\\s\\S]*', '?': '[\\s\\S]' }[sign] ?? sign.replace(/[\\^$.*+?()[\]{}|/]/, '\\$&');
+      return WILDCARDS.get(sign) ?? sign.replace(/[\\^$.*+?()[\]{}|/]/, '\\$&');
     });
     try {
       return new RegExp(`^${source}$`, 'u');

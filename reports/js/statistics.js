@@ -4,21 +4,29 @@ const Statistics = (() => {
   const { sqrt, max, min } = Math;
   const ofElements = (formula) => (s) => (s.numeric ? formula(s) : null);
 
-  /** (Σd² − (‖b‖ − ‖a‖)²) / (2‖a‖‖b‖): keeps its digits where 1 − Σab / (‖a‖‖b‖) is noise. */
+  /**
+   * (Σd² − (‖b‖ − ‖a‖)²) / (2‖a‖‖b‖): keeps its digits where 1 − Σab / (‖a‖‖b‖) is noise. Null where a
+   * norm is zero or beyond fp64.
+   */
   function distance(aa, bb, dd) {
     if (!(aa > 0 && bb > 0)) return null;
     const [a, b] = [sqrt(aa), sqrt(bb)];
-    return min(max((dd - (b - a) ** 2) / (2 * a * b), 0), 2);
-  }
-
-  function deviation(sum, squares, count) {
-    const mean = sum / count;
-    return sqrt(max(squares / count - mean * mean, 0));
+    const apart = (dd - (b - a) ** 2) / a / (2 * b); // no overflow between
+    return Number.isFinite(apart) ? min(max(apart, 0), 2) : null;
   }
 
   function cosine(s) {
     const apart = distance(s.sum_aa, s.sum_bb, s.sum_dd);
     return apart === null ? null : 1 - apart;
+  }
+
+  /** The norm of d that rounding alone would leave. */
+  const floor = (s) => sqrt(s.sum_ulp_sq / 12);
+
+  /** ‖d‖ over what rounding alone would leave; null where that is nothing or beyond fp64. */
+  function changeToRounding(s) {
+    const its = floor(s);
+    return its > 0 && its < Infinity ? sqrt(s.sum_dd) / its : null;
   }
 
   const FORMULAS = {
@@ -35,14 +43,14 @@ const Statistics = (() => {
     max_abs_delta: ofElements((s) => s.max_abs_d),
     mean_a: ofElements((s) => s.sum_a / s.numeric),
     mean_b: ofElements((s) => s.sum_b / s.numeric),
-    std_a: ofElements((s) => deviation(s.sum_a, s.sum_aa, s.numeric)),
-    std_b: ofElements((s) => deviation(s.sum_b, s.sum_bb, s.numeric)),
+    std_a: ofElements((s) => sqrt(s.m2_a / s.numeric)),
+    std_b: ofElements((s) => sqrt(s.m2_b / s.numeric)),
     changed_fraction: (s) => (s.n ? s.changed / s.n : null),
     sign_flip_fraction: ofElements((s) => s.sign_flips / s.numeric),
     nonfinite_a: (s) => s.nonfinite_a,
     nonfinite_b: (s) => s.nonfinite_b,
-    rounding_floor: ofElements((s) => sqrt(s.sum_ulp_sq / 12)),
-    change_to_rounding: (s) => (s.sum_ulp_sq > 0 ? sqrt(s.sum_dd) / sqrt(s.sum_ulp_sq / 12) : null),
+    rounding_floor: ofElements(floor),
+    change_to_rounding: ofElements(changeToRounding),
     energy_share: (s, total) => (s.numeric && total.sum_dd > 0 ? s.sum_dd / total.sum_dd : null),
   };
 

@@ -251,6 +251,8 @@ def measure(a: np.ndarray, b: np.ndarray) -> Sums:
         sum_ab=float((x * y).sum()),
         sum_abs_d=float(np.abs(d).sum()),
         max_abs_d=float(np.abs(d).max(initial=0.0)),
+        m2_a=float(((x - x.mean()) ** 2).sum()) if x.size else 0.0,
+        m2_b=float(((y - y.mean()) ** 2).sum()) if y.size else 0.0,
         sum_ulp_sq=float((np.spacing(np.abs(x.astype(np.float32))).astype(np.float64) ** 2).sum()),
     )
 

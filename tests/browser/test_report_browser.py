@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import nan, sqrt
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analyzer.records import Finding, KeyScan, Scan, Sums, add_sums
+from analyzer.records import KeyScan, Scan, Sums, add_sums
 from analyzer.selectors import select
 from analyzer.statistics import STATISTICS, evaluate
 
 pytestmark = pytest.mark.browser
 
 OpenPage = Callable[..., Any]
-
-HOSTILE = "</script><img src=x onerror=alert(1)><b>&amp;%{x}$a$\u2028"
 
 
 # The page as a whole
@@ -86,13 +85,31 @@ def test_the_ranking_groups_by_any_axis(page: Any, synthetic: Any, option: str, 
 
 def test_the_page_knows_every_statistic_that_python_knows(page: Any, synthetic: Any) -> None:
     """The page's formulas give Python's numbers for every statistic of the table, group by group."""
-    for name, statistic in STATISTICS.items():
-        page.switch("ranking", "statistic", name)
-        values = group_values(synthetic.scan, lambda key: key.labels.group, name)
-        defined = sorted((v for v in values.values() if v is not None), reverse=not statistic.ascending)
-        drawn = page.figure("ranking")["data"][0]["x"]
-        undefined = [None] * (len(values) - len(defined))
-        assert [*defined, *undefined] == pytest.approx(drawn, rel=1e-9, abs=1e-15), name
+    for name in STATISTICS:
+        expected = ranked(synthetic.scan, name)
+        assert expected == pytest.approx(drawn(page, name), rel=1e-9, abs=1e-15, nan_ok=True), name
+
+
+def test_the_page_and_python_agree_at_the_ends_of_fp64(open_page: OpenPage, synthetic: Any) -> None:
+    """Sums that nearly overflow, that do so together, that vanish, and a spread far below the mean."""
+    huge, tiny = sums_of(1.7e308), sums_of(5e-324)
+    level = Sums(4, 4, 4, sum_a=4e6, sum_b=-4e6, sum_aa=4e12, sum_bb=4e12, m2_a=1e-9, m2_b=3e-9)
+    raised = replace(level, numeric=2, sum_a=2.000002e6, sum_b=-2e6)
+    empty = Sums(numel=3, nonfinite_a=3)
+    groups = {
+        "huge": [huge],
+        "beyond": [huge, huge],
+        "tiny": [tiny],
+        "level": [level, replace(level, m2_a=0.0), empty],
+        "raised": [level, raised],
+        "zero": [Sums(4, 4, 4, changed=4, sum_bb=1.0, sum_dd=1.0)],
+        "nothing": [empty, empty],
+    }
+    scan = scan_of_groups(synthetic.scan, groups)
+    page = open_page(scan)
+    for name in STATISTICS:
+        assert ranked(scan, name) == pytest.approx(drawn(page, name), rel=1e-9, abs=0.0, nan_ok=True), name
+    assert [] == page.complaints()
 
 
 @pytest.mark.parametrize("statistic", ["relative_change", "cosine", "energy_share"])
@@ -198,101 +215,6 @@ def test_a_table_of_many_keys_holds_few_rows(open_page: OpenPage, synthetic: Any
     assert "key.010000" in {row[0] for row in page.rows()}
 
 
-# What comes from strangers
-
-
-def test_hostile_names_stay_text(open_page: OpenPage, synthetic: Any) -> None:
-    """Names that are markup elsewhere are drawn letter by letter, in tables, figures and labels."""
-    hostile = [
-        replace(key, key=f"{HOSTILE}{n}", labels=replace(key.labels, component=f"a/{HOSTILE}", group=HOSTILE))
-        for n, key in enumerate(synthetic.scan.keys[20:60])
-    ]
-    model = replace(synthetic.scan.a, path=f"/models/{HOSTILE}.ckpt", title=HOSTILE)
-    scan = replace(synthetic.scan, a=model, keys=tuple(hostile), only_in_b=(HOSTILE, "lone \ud800 surrogate"))
-    page = open_page(scan, found=[Finding(HOSTILE, "count", 3.0, HOSTILE)])
-    page.point_at("[data-section=ranking] .bars .point path")
-    page.wait("return document.querySelector('.hoverlayer').textContent !== ''")
-    assert HOSTILE.rstrip("\u2028") in page.text(".hoverlayer")
-    assert HOSTILE in page.rows()[0][0]
-    assert f"a/{HOSTILE}" == page.run("return mergescope.scan.keys[0].component")
-    assert 0 == page.run("return document.querySelectorAll('img, b b, td b, li b, h2 b').length")
-    assert 4 == page.run("return document.scripts.length")
-    assert [] == page.complaints()
-
-
-def test_the_policy_forbids_scripts_and_requests_that_are_not_the_page_s_own(
-    open_page: OpenPage, synthetic: Any
-) -> None:
-    """Even markup that found a way in could not run: the browser refuses it and says so."""
-    page = open_page(one_key(synthetic.scan))
-    page.run("""document.body.insertAdjacentHTML('beforeend',
-        '<img src=x onerror="window.caught = 1"><a id=trap href="javascript:window.caught = 1">x</a>');
-        document.querySelector('#trap').click();
-        const script = document.createElement('script');
-        script.textContent = 'window.caught = 1';
-        document.body.append(script);""")
-    page.wait("return document.querySelector('img').complete")
-    complaints = page.complaints()
-    assert page.run("return window.caught === undefined")
-    assert len(complaints) >= 3
-    assert all("Content Security Policy" in complaint for complaint in complaints)
-    assert [] == page.requests()
-
-
-def test_without_plotly_the_table_still_works(open_page: OpenPage, synthetic: Any) -> None:
-    """A page that fetches plotly.js and gets none says so, and everything but the figures is there."""
-    page = open_page(synthetic.scan, plotlyjs="cdn")
-    page.select("attn2")
-    assert "could not be loaded" in page.text("[data-section=map] .figure")
-    assert {"attn2"} == {row[3].split("/")[0] for row in page.rows()}
-    assert all("ERR_NAME_NOT_RESOLVED" in complaint for complaint in page.complaints())
-    assert all(url.startswith("https://cdn.plot.ly/plotly-") for url in page.requests())
-
-
-# Unusual scans
-
-
-def test_an_identical_pair_says_so_instead_of_drawing(open_page: OpenPage, synthetic: Any) -> None:
-    """Two equal models: one plain sentence, no empty figures, and the keys for those who look."""
-    keys = tuple(replace(key, sums=unchanged(key.sums)) for key in synthetic.scan.keys)
-    page = open_page(replace(synthetic.scan, keys=keys))
-    assert f"Nothing differs. {len(keys)} keys pair" in page.text(".banner")
-    assert 0 == page.run("return document.querySelectorAll('.figure').length")
-    assert f"{len(keys)} keys shown" == page.text("#shown")
-    assert 0.0 == page.predict([("attn2", 0.5)])["distance_a"]
-
-
-def test_a_scan_of_one_key_is_drawn(open_page: OpenPage, synthetic: Any) -> None:
-    """One bar, one cell, one point, one row."""
-    page = open_page(one_key(synthetic.scan))
-    assert 1 == len(page.figure("ranking")["data"][0]["x"])
-    assert 1 == len(page.figure("map")["data"][0]["z"])
-    assert 1 == sum(len(trace["x"]) for trace in page.figure("scatter")["data"][1:])
-    assert 1 == len(page.rows())
-    assert [] == page.complaints()
-
-
-def test_a_scan_of_integers_alone_has_a_table_and_undefined_numbers(
-    open_page: OpenPage, synthetic: Any
-) -> None:
-    """Nothing counts: the totals are undefined, figures say why, and a prediction is null."""
-    keys = tuple(key for key in synthetic.scan.keys if key.dtype_a == "I64")
-    page = open_page(replace(synthetic.scan, keys=keys))
-    assert "—" == page.text("[data-total=relative_change]")
-    assert "Nothing to rank" in page.text("[data-section=ranking] .figure")
-    assert ["—", "—", "—", "1.3 %", "not counted"] == page.rows()[0][-5:]
-    assert {
-        "norm": 0,
-        "distance_a": None,
-        "distance_b": None,
-        "cosine_a": None,
-        "cosine_b": None,
-    } == page.predict([])
-    page.select("kind:other")
-    assert 1 == len(page.rows())
-    assert [] == page.complaints()
-
-
 # Looks
 
 
@@ -362,16 +284,47 @@ def group_values(
     return {group: evaluate(add_sums(sums), total=total)[statistic] for group, sums in groups.items()}
 
 
+def sums_of(square: float) -> Sums:
+    """The record of four elements whose squares, of a, b, d and their spacing, each sum to `square`."""
+    squares = ("sum_aa", "sum_bb", "sum_dd", "sum_ab", "sum_ulp_sq", "m2_a", "m2_b")
+    lengths = ("sum_a", "sum_b", "sum_abs_d", "max_abs_d")
+    values = dict.fromkeys(squares, square) | dict.fromkeys(lengths, sqrt(square))
+    return Sums(numel=4, n=4, numeric=4, changed=4, sign_flips=4, **values)
+
+
+def ranked(scan: Scan, statistic: str) -> list[float]:
+    """The values of all groups in the order of a ranking: the largest difference first; NaN is undefined."""
+    values = group_values(scan, lambda key: key.labels.group, statistic).values()
+    defined = sorted((v for v in values if v is not None), reverse=not STATISTICS[statistic].ascending)
+    return [*defined, *[nan] * (len(values) - len(defined))]
+
+
+def drawn(page: Any, statistic: str) -> list[float]:
+    """The values of the bars that the ranking draws for a statistic, from top to bottom."""
+    page.switch("ranking", "statistic", statistic)
+    return [nan if value is None else value for value in page.figure("ranking")["data"][0]["x"]]
+
+
+def scan_of_groups(scan: Scan, groups: Mapping[str, Sequence[Sums]]) -> Scan:
+    """A scan of keys with these records, in components of these names."""
+    template = one_key(scan).keys[0]
+    keys = [
+        replace(
+            template,
+            key=f"{name}.{n}",
+            key_b=f"{name}.{n}",
+            labels=replace(template.labels, component=name, group=name),
+            sums=sums,
+        )
+        for name, records in groups.items()
+        for n, sums in enumerate(records)
+    ]
+    return replace(scan, keys=tuple(keys))
+
+
 def one_key(scan: Scan) -> Scan:
     key = next(key for key in scan.keys if key.labels.component.endswith("attn2/to_k"))
     return replace(scan, keys=(key,))
-
-
-def unchanged(sums: Sums) -> Sums:
-    """The record of A against itself."""
-    return replace(
-        sums, changed=0, sign_flips=0, sum_b=sums.sum_a, sum_bb=sums.sum_aa, sum_dd=0.0, sum_abs_d=0.0
-    )
 
 
 def brightness(colour: str) -> float:

@@ -52,6 +52,10 @@ REFUSED = (
     "!",
     ",",
     "VAE,attn2",
+    "constructor",
+    "__proto__",
+    "part:toString",
+    "block:valueOf",
 )
 
 

@@ -1,0 +1,43 @@
+"""How much the kernels take at a time, and what can go wrong around them: compiler, cache, GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+
+from analyzer.errors import DeviceError
+
+# 128 Ki elements: two fp32 chunks are 1 MiB, which stays in the second-level cache of two cores.
+CPU_CHUNK = 1 << 17
+# A GPU needs millions of elements to be busy; a dozen fp64 temporaries of 4 Mi are below 0.5 GiB.
+GPU_CHUNK = 1 << 22
+
+
+def has_numba() -> bool:
+    """Whether the compiled loops can be used with this interpreter."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@contextlib.contextmanager
+def cache_errors() -> Iterator[None]:
+    """DeviceError where the compiled loops cannot be stored or read, with the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise DeviceError(
+            f"the compiled loops cannot be kept in numba's cache folder ({error.strerror or error}): "
+            "free some space there, or name another folder in the environment variable NUMBA_CACHE_DIR"
+        ) from error
+
+
+@contextlib.contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """DeviceError where a GPU fails, as when another program holds its memory, with the way out."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's out-of-memory and CUDA errors are such
+        if device == "cpu":
+            raise
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"{device} failed ({reason}): use --device cpu") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 from analyzer.records import Sums
 
@@ -41,7 +41,7 @@ def evaluate(sums: Sums, *, total: Sums) -> dict[str, float | None]:
 
 def energy_share(sums: Sums, total: Sums) -> float | None:
     """Σd² of the group / Σd² of the whole scan, in 0 … 1; None without elements or without change."""
-    return sums.sum_dd / total.sum_dd if sums.numeric and total.sum_dd > 0 else None
+    return sums.sum_dd / total.sum_dd if sums.numeric and _divides(total.sum_dd) else None
 
 
 def norm_a(s: Sums) -> float | None:
@@ -56,7 +56,7 @@ def norm_b(s: Sums) -> float | None:
 
 def norm_ratio(s: Sums) -> float | None:
     """‖b‖ / ‖a‖, 1 = same length; None where ‖a‖ is zero."""
-    return sqrt(s.sum_bb) / sqrt(s.sum_aa) if s.sum_aa > 0 else None
+    return sqrt(s.sum_bb) / sqrt(s.sum_aa) if _divides(s.sum_aa) else None
 
 
 def cosine_distance(s: Sums) -> float | None:
@@ -85,7 +85,7 @@ def norm_delta(s: Sums) -> float | None:
 
 def relative_change(s: Sums) -> float | None:
     """‖b − a‖ / ‖a‖, 0 = unchanged; None where ‖a‖ is zero."""
-    return sqrt(s.sum_dd) / sqrt(s.sum_aa) if s.sum_aa > 0 else None
+    return sqrt(s.sum_dd) / sqrt(s.sum_aa) if _divides(s.sum_aa) else None
 
 
 def rms_delta(s: Sums) -> float | None:
@@ -145,7 +145,12 @@ def rounding_floor(s: Sums) -> float | None:
 def change_to_rounding(s: Sums) -> float | None:
     """norm_delta / rounding_floor; about 1 or less: only rounding differs. None where a is all zeros."""
     floor = rounding_floor(s)
-    return sqrt(s.sum_dd) / floor if floor else None
+    return sqrt(s.sum_dd) / floor if floor is not None and _divides(floor) else None
+
+
+def _divides(value: float) -> bool:
+    """Whether something can be measured against it: neither zero nor beyond fp64."""
+    return 0 < value < inf
 
 
 STATISTICS: Mapping[str, Statistic] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -95,9 +96,11 @@ def print_scan(
     for finding in findings:
         if finding.statistic not in WARNED:
             style = "bold yellow" if unrelated and finding is findings[0] else ""
-            lines = Table.grid(padding=(0, 1, 0, 0))
-            lines.add_row("•" if fancy else "-", Text(printable(finding.text), style=style))
-            console.print(lines)
+            lines = textwrap.wrap(printable(finding.text), max(console.width - 2, _SHORTEST_NAME))
+            mark = "•" if fancy else "-"
+            console.print(
+                Text("\n".join([f"{mark} {lines[0]}", *(f"  {line}" for line in lines[1:])]), style)
+            )
     console.print()
     print_ranking(ranking, by="relative_change", console=console)
 

@@ -2,6 +2,8 @@
 // A browser test holds the two tables against each other. Undefined is null.
 const Statistics = (() => {
   const { sqrt, max, min } = Math;
+  /** Whether something can be measured against it: neither zero nor beyond fp64. */
+  const divides = (value) => value > 0 && value < Infinity;
   const ofElements = (formula) => (s) => (s.numeric ? formula(s) : null);
 
   /**
@@ -26,18 +28,18 @@ const Statistics = (() => {
   /** ‖d‖ over what rounding alone would leave; null where that is nothing or beyond fp64. */
   function changeToRounding(s) {
     const its = floor(s);
-    return its > 0 && its < Infinity ? sqrt(s.sum_dd) / its : null;
+    return divides(its) ? sqrt(s.sum_dd) / its : null;
   }
 
   const FORMULAS = {
     numel: (s) => s.numel,
     norm_a: ofElements((s) => sqrt(s.sum_aa)),
     norm_b: ofElements((s) => sqrt(s.sum_bb)),
-    norm_ratio: (s) => (s.sum_aa > 0 ? sqrt(s.sum_bb) / sqrt(s.sum_aa) : null),
+    norm_ratio: (s) => (divides(s.sum_aa) ? sqrt(s.sum_bb) / sqrt(s.sum_aa) : null),
     cosine_distance: (s) => distance(s.sum_aa, s.sum_bb, s.sum_dd),
     cosine,
     norm_delta: ofElements((s) => sqrt(s.sum_dd)),
-    relative_change: (s) => (s.sum_aa > 0 ? sqrt(s.sum_dd) / sqrt(s.sum_aa) : null),
+    relative_change: (s) => (divides(s.sum_aa) ? sqrt(s.sum_dd) / sqrt(s.sum_aa) : null),
     rms_delta: ofElements((s) => sqrt(s.sum_dd / s.numeric)),
     mean_abs_delta: ofElements((s) => s.sum_abs_d / s.numeric),
     max_abs_delta: ofElements((s) => s.max_abs_d),
@@ -51,7 +53,7 @@ const Statistics = (() => {
     nonfinite_b: (s) => s.nonfinite_b,
     rounding_floor: ofElements(floor),
     change_to_rounding: ofElements(changeToRounding),
-    energy_share: (s, total) => (s.numeric && total.sum_dd > 0 ? s.sum_dd / total.sum_dd : null),
+    energy_share: (s, total) => (s.numeric && divides(total.sum_dd) ? s.sum_dd / total.sum_dd : null),
   };
 
   /** One statistic of a record; `total` is the whole scan's. A sum that overflowed gives null. */

@@ -16,16 +16,16 @@ def kinship(scan: Scan) -> tuple[str | None, float | None]:
     """What the two models are to each other, and the cosine that says so.
 
     The element-weighted median of the cosines of all keys that changed and have 1000 elements or
-    more (of all that changed, where none is so large): from 0.9 on "fine-tune", from 0.1 on
-    "distant", below "unrelated", which means trained apart. "same" if weights were compared and
-    none changed. (None, None) where none could be compared, or none that changed has a direction.
+    more: from 0.9 on "fine-tune", from 0.1 on "distant", below "unrelated", which means trained
+    apart. "same" if weights were compared and none changed. (None, None) where none could be
+    compared, or where no key that changed is large enough or has a direction.
     """
     compared = [row for row in counted(scan.keys) if row.sums.n]
     changed = [row for row in compared if row.sums.changed]
     if not changed:
         return ("same" if compared else None), None
     large = [row for row in changed if row.sums.numel >= SAMPLE_ELEMENTS]
-    median = _weighted_median_cosine(large or changed)
+    median = _weighted_median_cosine(large)
     if median is None:
         return None, None
     if median >= FINE_TUNE_COSINE:
@@ -90,12 +90,16 @@ def _kinship_finding(scan: Scan) -> Finding:
     if name is None or value is None:
         measured = any(row.sums.n for row in counted(scan.keys))
         text = (
-            "kinship cannot be told: no key that changed has a direction in both models"
+            f"kinship cannot be told: no key that changed has {SAMPLE_ELEMENTS} elements and a direction "
+            "in both models"
             if measured
             else "kinship cannot be told: no weights could be compared"
         )
         return Finding(text, "cosine", None, "")
     evidence = f"the median cosine of the keys that changed is {value:.3f}"
+    if name == "unrelated" and (few := _small_share(scan)):
+        text = f"{few} was replaced or trained apart: {evidence}; the rest of the weights is identical"
+        return Finding(text, "cosine", value, "")
     text = {
         "fine-tune": f"relatives: {evidence}, as between a model and its fine-tune",
         "distant": f"distant relatives: {evidence}; expect a merge to lose quality",
@@ -105,6 +109,16 @@ def _kinship_finding(scan: Scan) -> Finding:
         ),
     }[name]
     return Finding(text, "cosine", value, "")
+
+
+def _small_share(scan: Scan) -> str:
+    """Where the change lies, if it touches less than half of all elements; "" otherwise."""
+    rows = counted(scan.keys)
+    changed = [row for row in rows if row.sums.changed]
+    if sum(r.sums.numel for r in changed) * 2 >= sum(r.sums.numel for r in rows):
+        return ""
+    parts = ", ".join(sorted({row.labels.part for row in changed}))
+    return f"what changed ({len(changed)} of {len(rows)} keys, in {parts})"
 
 
 def _sameness(scan: Scan) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from analyzer.blending import AbstractBlender, Bytes, open_blender
 from analyzer.categories import categorize
 from analyzer.checkpoints import Checkpoint
 from analyzer.kernels.backends import CPU_CHUNK
-from analyzer.kernels.formats import FLOATS
+from analyzer.kernels.formats import FLOATS, count_nonfinite
 from analyzer.methods import METHODS, Function
 from analyzer.pairing import pair
 from analyzer.recipe import Recipe, resolve
@@ -33,7 +33,7 @@ class MergeResult:
 
     path: Path
     bytes: int
-    nonfinite: Mapping[str, int]  # key -> how many values that the merge computed are NaN or Inf
+    nonfinite: Mapping[str, int]  # key -> how many values computed or taken from B are NaN or Inf
 
 
 def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe) -> Plan:
@@ -48,6 +48,7 @@ def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe) -> Plan:
         b=b.infos,
         pairing=pair(a.infos, b.infos, names=(str(a.path), str(b.path))),
         categorized=categorize(a.infos.values()),
+        labels_b=categorize(b.infos.values()).labels,
         metadata=a.metadata,
     )
 
@@ -77,7 +78,7 @@ def merge(
     blender = open_blender(device) if any(step.computes for step in steps) else None
     chunk = blender.chunk if blender else CPU_CHUNK
     spans = (span for step in steps for span in _spans(step, chunk))
-    with create_safetensors(out, [step.entry for step in steps], _metadata(plan, recipe, a, b)) as writer:
+    with create_safetensors(out, [step.entry for step in steps], _metadata(plan, a, b)) as writer:
         worker = _Worker(METHODS[recipe.method].function, blender, writer)
         run_batches(
             in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
@@ -162,7 +163,8 @@ class _Worker:
         raw = [o.read(span.start, span.count, buffer) for o, buffer in zip(operands, buffers, strict=False)]
         dtypes = [o.info.dtype for o in operands]
         if not span.step.computes:
-            return raw[0], 0
+            taken = action.verb in ("take", "add")  # what A held itself is no news
+            return raw[0], count_nonfinite(raw[0], dtypes[0]) if taken else 0
         assert self._blender is not None
         if len(operands) == 1:
             return self._blender.convert(raw[0], dtypes[0], dtype=action.dtype)
@@ -187,13 +189,13 @@ def _spans(step: _Step, chunk: int) -> Iterator[_Span]:
         yield _Span(step, start, min(chunk, numel - start), step.entry.nbytes // numel)
 
 
-def _metadata(plan: Plan, recipe: Recipe, a: Checkpoint, b: Checkpoint) -> dict[str, str]:
+def _metadata(plan: Plan, a: Checkpoint, b: Checkpoint) -> dict[str, str]:
     """A's metadata and the recipe. No time and no folder: the same merge gives the same bytes."""
     document = {
         "format": "mergescope.recipe",
         "version": 1,
         "tool": f"mergescope {__version__}",
-        "recipe": asdict(recipe),
+        "recipe": dict(plan.recipe),
         "inputs": {
             side: {"name": c.path.name, "bytes": c.bytes, "fingerprint": c.fingerprint()}
             for side, c in (("a", a), ("b", b))

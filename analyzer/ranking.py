@@ -54,11 +54,11 @@ def rank(
     for row in chosen:
         groups.setdefault(_place(row, axis, depth), []).append(row)
     names = short_names(groups)
-    kinds = _kinds(scan)
-    rows = [
-        _rank_row(names[path], _exact(kinds, scan.blocks, axis=axis, paths=[path], depth=depth), keys, whole)
-        for path, keys in groups.items()
-    ]
+    ranked, kinds = _kinds(chosen), _kinds([*counted(scan.keys), *chosen])
+    rows = []
+    for path, keys in groups.items():
+        selector = _exact(ranked, kinds, scan.blocks, axis=axis, paths=[path], depth=depth)
+        rows.append(_rank_row(names[path], selector, keys, whole))
     sign = 1 if STATISTICS[by].ascending else -1
 
     def position(row: RankRow) -> tuple[bool, float, str]:
@@ -112,16 +112,24 @@ def exact_selector(scan: Scan, *, axis: Axis, paths: Sequence[str], depth: Depth
     `conv` of a VAE's upsampler); then the groups' parts are named as well, and what is still left
     over is excluded.
     """
-    return _exact(_kinds(scan), scan.blocks, axis=axis, paths=paths, depth=depth)
+    kinds = _kinds(counted(scan.keys))
+    return _exact(kinds, kinds, scan.blocks, axis=axis, paths=paths, depth=depth)
 
 
 def _exact(
-    kinds: Sequence[_Kind], blocks: Sequence[str], *, axis: Axis, paths: Sequence[str], depth: Depth
+    ranked: Sequence[_Kind],
+    kinds: Sequence[_Kind],
+    blocks: Sequence[str],
+    *,
+    axis: Axis,
+    paths: Sequence[str],
+    depth: Depth,
 ) -> str:
+    """`exact_selector` for groups of the kinds that are `ranked`, among all `kinds` there are."""
     selector = ",".join(f"{axis}:{path}" for path in paths)
     if axis != "component":
         return selector
-    members = {k.labels for k in kinds if _place(k, axis, depth) in paths}
+    members = {k.labels for k in ranked if _place(k, axis, depth) in paths}
     if foreign := _foreign(selector, kinds, members, blocks):
         parts = sorted({labels.part for labels in members})
         if not {labels.part for labels in foreign} <= set(parts):
@@ -131,9 +139,9 @@ def _exact(
     return selector
 
 
-def _kinds(scan: Scan) -> list[_Kind]:
+def _kinds(rows: Iterable[KeyScan]) -> list[_Kind]:
     """What components there are, of which part: few rows, whatever the number of keys."""
-    return [_Kind("", labels) for labels in {_without_place(row.labels): None for row in scan.keys}]
+    return [_Kind("", labels) for labels in {_without_place(row.labels): None for row in rows}]
 
 
 def _foreign(
@@ -157,4 +165,5 @@ def _place(row: KeyScan | _Kind, axis: Axis, depth: Depth) -> str:
 
 def _rank_row(name: str, selector: str, keys: Sequence[KeyScan], whole: Sums) -> RankRow:
     sums = add_sums(row.sums for row in keys)
-    return RankRow(name, selector, len(keys), sums, evaluate(sums, total=whole))
+    total = whole if all(row.labels.counted for row in keys) else None  # what is outside has no share of it
+    return RankRow(name, selector, len(keys), sums, evaluate(sums, total=total))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from analyzer.errors import RecipeError
@@ -19,6 +19,8 @@ from analyzer.selectors import Selector, compile_selector
 
 DTYPES: Mapping[str, str | None] = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 CLIP_POSITIONS = 77  # the length of CLIP's context, and so of its table of positions
+
+_WEIGHTS_BYTES = 1 << 16  # more than any list of block weights takes
 
 # Metadata that says what the file's bytes hash to, which a merge makes false:
 # modelspec.hash_sha256, sshs_model_hash, sshs_legacy_hash, new_sd_model_hash …
@@ -56,7 +58,7 @@ def parse_block_weights(text: str) -> tuple[float, ...]:
     source, numbers = "block weights", text
     if re.fullmatch(r"[\s,0-9.eE+-]+", text) is None:
         try:
-            numbers, source = Path(text).read_text(encoding="utf-8"), text
+            numbers, source = _read_small(Path(text)), text
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a null byte
             raise RecipeError(
                 f"block weights {text!r} are neither numbers nor a readable file of numbers: "
@@ -70,6 +72,13 @@ def parse_block_weights(text: str) -> tuple[float, ...]:
     return tuple(weights)
 
 
+def _read_small(path: Path) -> str:
+    """The text of an ordinary file; whatever is no list of numbers is not read to its end."""
+    if not path.is_file() or path.stat().st_size > _WEIGHTS_BYTES:
+        raise OSError(f"{path} is no file of numbers")
+    return path.read_text(encoding="utf-8")
+
+
 def resolve(
     recipe: Recipe,
     *,
@@ -77,13 +86,14 @@ def resolve(
     b: Mapping[str, TensorInfo],
     pairing: Pairing,
     categorized: Categorized,
+    labels_b: Mapping[str, Labels],
     metadata: Mapping[str, str],
 ) -> Plan:
     """One action and one reason for every key of the output.
 
-    `categorized` is A's; `metadata` is A's, and comes back without what the merge makes false.
-    Raises RecipeError for options that contradict each other or change nothing, SelectorError for
-    a selector that is wrong or hits nothing.
+    `categorized` is A's and `labels_b` are B's labels; `metadata` is A's, and comes back without
+    what the merge makes false. Raises RecipeError for options that contradict each other or change
+    nothing, SelectorError for a selector that is wrong or hits nothing.
     """
     _check(recipe)
     alphas = _Alphas(recipe, [_Row(key, categorized.labels[key]) for key in a], categorized.blocks)
@@ -93,23 +103,31 @@ def resolve(
         labels = categorized.labels[key]
         obstacle = _obstacle(info, b.get(key), labels, fits=key in fits)
         if recipe.position_ids == "reset" and _is_clip_positions(key, info):
-            reason = f"--position-ids reset: 0..{CLIP_POSITIONS - 1}"
-            actions.append(Action(key, "reset", None, reason, "I64", (1, CLIP_POSITIONS)))
+            actions.append(_reset(key))
         elif obstacle is not None:
             actions.append(_untouched(info, recipe, None, obstacle))
         else:
             alpha, reason = alphas.of(_Row(key, labels))
             actions.append(_touched(info, recipe, alpha, reason))
-    only_in_b = [b[key] for key in pairing.only_in_b]
+    added: list[str] = []
     if recipe.only_in_b == "add":
-        actions += [_added(info, recipe) for info in only_in_b]
+        added = [key for key in pairing.only_in_b if alphas.lets_in(_Row(key, labels_b[key]))]
+        actions += [_added(b[key], recipe) for key in added]
     plan = Plan(
         actions=tuple(actions),
         only_in_a=pairing.only_in_a,
         shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
-        dropped=() if recipe.only_in_b == "add" else pairing.only_in_b,
+        dropped=tuple(key for key in pairing.only_in_b if key not in set(added)),
         warnings=tuple(_warnings(recipe, alphas, actions)),
         metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
+        recipe=asdict(
+            replace(
+                recipe,
+                alpha=alphas.alpha,
+                base_alpha=alphas.alpha if alphas.base is None else alphas.base,
+                position_ids=recipe.position_ids or "keep",
+            )
+        ),
     )
     if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
         _refuse_idle(recipe, alphas, actions)
@@ -123,7 +141,7 @@ def _check(recipe: Recipe) -> None:
     if all(option is None for option in said):
         raise RecipeError(
             "nothing says what to take from B: give --alpha, --only, --block-weights or --set "
-            "(--alpha 1 takes all of B, --only attn2 takes that category)"
+            "(--alpha 1 takes all of B, --only attn2 that category, --alpha 0 nothing)"
         )
     numbers = [recipe.alpha, recipe.base_alpha, *(recipe.block_weights or ()), *(f for _, f in recipe.sets)]
     for number in numbers:
@@ -148,7 +166,7 @@ class _Alphas:
     def of(self, row: _Row) -> tuple[float, str]:
         """The alpha of one key and the option that decided it."""
         decisive = self.decisive(row)
-        if self.gate is not None and not _names(self.gate, row):
+        if self.gate is not None and not self.lets_in(row):
             return 0.0, f"not in --only {self.gate.text}"
         if self.gate is None and decisive is None and not row.labels.counted:
             return 0.0, f"{row.labels.part} copies are merged only if named, as in --only part:ema"
@@ -162,6 +180,10 @@ class _Alphas:
             return self.base, f"base alpha {self.base:g}, outside all blocks"
         return self.alpha, f"--alpha {self.alpha:g}"
 
+    def lets_in(self, row: _Row) -> bool:
+        """Whether the gate is open for a key."""
+        return self.gate is None or _names(self.gate, row)
+
     def decisive(self, row: _Row) -> int | None:
         """Which of `sets` has the last word on a key; None if none speaks of it."""
         named = [place for place, (selector, _) in enumerate(self.sets) if _names(selector, row)]
@@ -169,7 +191,7 @@ class _Alphas:
 
     def idle_sets(self, keys: Collection[str]) -> list[str]:
         """The selectors of `sets` that decide no key of those that can be merged."""
-        rows = [r for r in self.rows if r.key in keys and (self.gate is None or _names(self.gate, r))]
+        rows = [row for row in self.rows if row.key in keys and self.lets_in(row)]
         decisive = {self.decisive(row) for row in rows}
         return [selector.text for place, (selector, _) in enumerate(self.sets) if place not in decisive]
 
@@ -228,7 +250,14 @@ def _untouched(info: TensorInfo, recipe: Recipe, alpha: float | None, reason: st
     return Action(info.key, "keep" if dtype == info.dtype else "cast", alpha, reason, dtype, info.shape)
 
 
+def _reset(key: str) -> Action:
+    reason = f"--position-ids reset: 0..{CLIP_POSITIONS - 1}"
+    return Action(key, "reset", None, reason, "I64", (1, CLIP_POSITIONS))
+
+
 def _added(info: TensorInfo, recipe: Recipe) -> Action:
+    if recipe.position_ids == "reset" and _is_clip_positions(info.key, info):
+        return _reset(info.key)
     return Action(info.key, "add", None, "--only-in-b add", _output_dtype(info, recipe), info.shape)
 
 

@@ -233,4 +233,5 @@ class Plan:
     shape_mismatch: tuple[str, ...]  # keys, kept as they are
     dropped: tuple[str, ...]  # keys that only B has and the output has not
     warnings: tuple[str, ...]
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str]  # A's, without what the merge makes false
+    recipe: Mapping[str, Any]  # the options as they were resolved, nothing left to a default

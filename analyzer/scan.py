@@ -46,6 +46,8 @@ def scan(
     if only is not None:
         hit = {row.key for row in select(only, rows=rows, blocks=categorized.blocks)}
         chosen = [i for i in chosen if rows[i].key in hit]
+        # An EMA copy or a schedule that was asked for by name counts like any other key.
+        rows = [replace(row, labels=replace(row.labels, counted=True)) for row in rows]
     pairs = [pairing.pairs[i] for i in chosen]
     sums = measure_pairs(a, b, pairs, device=device, threads=threads, progress=progress)
     return Scan(

@@ -48,6 +48,12 @@ def as_document(scan: Scan) -> dict[str, Any]:
 def load(path: Path) -> Scan:
     """Read a scan file. Raises ScanFileError for anything that is not one, naming the field."""
     try:
+        if path.is_file():
+            with path.open("rb") as file:  # before gigabytes of a model are read as JSON
+                if file.read(1) != b"{":
+                    raise ScanFileError(
+                        f"{path}: not a scan file; make one with: mergescope scan A B -o FILE.json"
+                    )
         document = orjson.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ScanFileError(f"{path}: no such file; make it with: mergescope scan A B -o {path}") from error
@@ -79,7 +85,7 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
         "dtype_b": row.dtype_b,
         **asdict(row.labels),
         "sums": _sums_document(row.sums),
-        "statistics": evaluate(row.sums, total=whole),
+        "statistics": evaluate(row.sums, total=whole if row.labels.counted else None),
     }
 
 

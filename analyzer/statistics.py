@@ -28,13 +28,14 @@ class Statistic:
     ascending: bool = False  # True where the smallest value is the largest difference
 
 
-def evaluate(sums: Sums, *, total: Sums) -> dict[str, float | None]:
+def evaluate(sums: Sums, *, total: Sums | None) -> dict[str, float | None]:
     """Every statistic of one record, by name; `total` is the record of the whole scan.
 
-    `energy_share` is the group's Σd² over that of `total`; None if nothing changed at all.
+    `energy_share` is the group's Σd² over that of `total`; None if nothing changed at all, or for
+    a group outside the total (EMA copies, schedules …), for which `total` is None.
     """
     values = {name: statistic.formula(sums) for name, statistic in STATISTICS.items() if statistic.formula}
-    values["energy_share"] = energy_share(sums, total)
+    values["energy_share"] = None if total is None else energy_share(sums, total)
     # Sums of fp64 weights near 1e300 overflow: what they would give is not known, so it is undefined.
     return {name: v if v is not None and isfinite(v) else None for name, v in values.items()}
 

@@ -21,7 +21,7 @@ def keys_csv(scan: Scan) -> str:
     for row in scan.keys:
         names = [row.key, row.key_b, *(getattr(row.labels, label) for label in labels)]
         shape = "x".join(map(str, row.shape))
-        values = evaluate(row.sums, total=whole)
+        values = evaluate(row.sums, total=whole if row.labels.counted else None)
         rows.append([*names, shape, row.dtype_a, row.dtype_b, *(values[name] for name in STATISTICS)])
     return _csv(head, rows)
 

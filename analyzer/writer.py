@@ -88,7 +88,8 @@ def create_safetensors(
         with _output_errors(path):
             temporary.replace(path)
     finally:  # an interrupt comes here too; after the rename there is nothing to remove
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -97,7 +98,7 @@ def check_target(path: Path, *, inputs: Iterable[Path], force: bool) -> None:
 
     Raises OutputError. `force` allows an existing file to be replaced, an input never.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise OutputError(
             f"{path}: models are written as .safetensors; name the output {path.stem}.safetensors"
         )
@@ -115,17 +116,22 @@ def check_files(paths: Sequence[Path], *, inputs: Iterable[Path]) -> None:
     """
     sources = list(inputs)
     for place, path in enumerate(paths):
-        for source in sources:
-            if path.exists() and source.exists() and path.samefile(source):
-                raise OutputError(
-                    f"{path}: is the input {source}; inputs are never written to, name another file"
-                )
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder; name a file in it")
-        if not path.parent.is_dir():
-            raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
-        if path.resolve() in {other.resolve() for other in paths[:place]} and not _is_stream(path):
-            raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
+        with _output_errors(path):
+            _check_file(path, sources, paths[:place])
+
+
+def _check_file(path: Path, sources: Sequence[Path], others: Sequence[Path]) -> None:
+    for source in sources:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise OutputError(
+                f"{path}: is the input {source}; inputs are never written to, name another file"
+            )
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.resolve() in {other.resolve() for other in others} and not _is_stream(path):
+        raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
 
 
 def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> None:
@@ -145,7 +151,8 @@ def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> No
                 temporary.replace(path)
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where nothing could be written, nothing is there
+                temporary.unlink(missing_ok=True)
     for path in contents.keys() - files.keys():
         with _output_errors(path):
             path.write_bytes(contents[path])

@@ -64,6 +64,7 @@ class Head:
     changed: str  # "812 of 1,131": of the keys that count
     listings: tuple[Listing, ...]
     identical: bool
+    unrelated: str  # who was trained apart, if that is so: the models, or only the keys that changed
 
 
 # What the kinship of two models means to somebody who wants to merge them.
@@ -88,7 +89,15 @@ def head(scan: Scan) -> Head:
         changed=f"{sum(sums.changed > 0 for sums in counted):,} of {len(counted):,}",
         listings=tuple(listing for listing in (*_unpaired(scan), *_warnings(scan)) if listing.names),
         identical=is_identical(scan),
+        unrelated=_who_changed(counted),
     )
+
+
+def _who_changed(counted: Sequence[Sums]) -> str:
+    changed = [sums for sums in counted if sums.changed]
+    if sum(sums.numel for sums in changed) * 2 >= sum(sums.numel for sums in counted):
+        return "These two models were"
+    return f"The {len(changed)} of {len(counted)} keys that changed were"
 
 
 def is_identical(scan: Scan) -> bool:

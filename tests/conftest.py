@@ -92,7 +92,7 @@ def _sd_block(index: int) -> list[tuple[str, tuple[int, ...]]]:
         (f"{transformer}.attn2.to_q.weight", (4, 4)),
         (f"{transformer}.attn2.to_k.weight", (4, 6)),
         (f"{transformer}.attn2.to_out.0.bias", (4,)),
-        (f"{transformer}.ff.net.0.proj.weight", (32, 4)),
+        (f"{transformer}.ff.net.0.proj.weight", (256, 4)),
         (f"{clip}.self_attn.q_proj.weight", (6, 6)),
         (f"{clip}.mlp.fc1.bias", (24,)),
         ("first_stage_model.encoder.conv_in.weight", (4, 3, 3, 3)),

@@ -520,3 +520,51 @@ def test_demo_shows_the_whole_job_and_replaces_only_its_own(run: Run, tmp_path: 
     result = run("demo", folder)
     assert 1 == result.code
     assert before == mine.read_bytes()
+
+
+def test_help_shows_its_examples_line_by_line(run: Run) -> None:
+    """No marker of the help's layout reaches the user."""
+    for command in ((), ("scan",), ("merge",)):
+        text = run(*command, "--help").out
+        assert "\\b" not in text
+        assert "\b" not in text
+    assert "\n  mergescope rank scan.json" in run("--help").out
+
+
+def test_nan_taken_from_b_is_a_warning(run: Run, write: Write, tmp_path: Path) -> None:
+    """Copied bytes are looked at too, in every format."""
+    for kind in (np.float16, np.float32, np.float64):
+        a = write("a.safetensors", {"w.weight": np.zeros(4, kind)})
+        b = write("b.safetensors", {"w.weight": np.array([1, np.nan, -np.inf, 2], kind)})
+        result = run("merge", a, b, "-o", tmp_path / "o.safetensors", "--alpha", 1, "--force")
+        assert 0 == result.code
+        assert "2 values of 'w.weight' are NaN or Inf" in result.err
+
+
+def test_what_is_named_is_measured_like_any_other_key(run: Run, models: tuple[Path, Path]) -> None:
+    """A scan of the schedule alone has findings, a ranking, and a --fail-on that works."""
+    tensors = load_file(models[1])
+    tensors["betas"] = tensors["betas"] * 2
+    save_file(tensors, models[1])
+    result = run("scan", *models, "--only", "schedule", "--fail-on", "relative_change > 0.5")
+    assert 3 == result.code
+    assert "schedule" in result.out
+    everything = json.loads(run("scan", *models, "--json").out)
+    shares = {row["key"]: row["statistics"]["energy_share"] for row in everything["keys"]}
+    assert shares["betas"] is None
+    assert 1 == pytest.approx(sum(share for share in shares.values() if share is not None))
+
+
+def test_a_closed_standard_output(models: tuple[Path, Path]) -> None:
+    """`>&-` is no reason to fail, and no traceback."""
+    command = f"{sys.executable} -I -m analyzer scan {models[0]} {models[1]} >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_what_is_no_file_of_numbers_is_not_read(run: Run, models: tuple[Path, Path]) -> None:
+    """A device without end or a model given as block weights or as a scan is refused at once."""
+    result = run("merge", *models, "--dry-run", "--block-weights", "/dev/zero")
+    check_refused(result.code, result.out, result.err, "neither numbers nor a readable file")
+    result = run("rank", models[0])
+    check_refused(result.code, result.out, result.err, "not a scan file")

@@ -217,7 +217,7 @@ def test_what_does_not_count_is_ranked_only_when_named() -> None:
     assert [plain] == counted(result.keys)
     assert plain.sums == total(result.keys)
     assert [("x", 1)] == [(group.name, group.keys) for group in rank(result)]
-    assert [("schedule", 4.0)] == [
+    assert [("schedule", None)] == [  # it is no share of a total in which it is not
         (g.name, g.statistics["energy_share"]) for g in rank(result, only="schedule")
     ]
     assert [("ema", 1)] == [(g.name, g.keys) for g in rank(result, only="ema", axis="part")]

@@ -46,6 +46,7 @@ def plan(recipe: Recipe, a: dict[str, np.ndarray], b: dict[str, np.ndarray] | No
         b=ib,
         pairing=pair(ia, ib, names=("a", "b")),
         categorized=categorize(ia.values()),
+        labels_b=categorize(ib.values()).labels,
         metadata=metadata,
     )
 
@@ -257,3 +258,24 @@ def test_block_weights_raise_nothing_but_their_own_error(text: str) -> None:
         assert str(error)
     else:
         assert all(isinstance(w, float) for w in weights)
+
+
+def test_the_gate_holds_for_keys_that_only_b_has(unet: Build) -> None:
+    """--only-in-b add adds what --only lets in, and resets position_ids that come from B."""
+    a, b = unet(0), unet(0)
+    ids = f"{CLIP}embeddings.position_ids"
+    del a[ids], a[f"{IN01}attn2.to_k.weight"], a[f"{IN01}attn1.to_q.weight"]
+    b[ids] = b[ids].astype(np.float32)
+    p = plan(Recipe(only="attn2", only_in_b="add", position_ids="reset"), a, b)
+    assert [f"{IN01}attn2.to_k.weight"] == [x.key for x in p.actions if x.verb == "add"]
+    assert {ids, f"{IN01}attn1.to_q.weight"} == set(p.dropped)
+    everything = plan(Recipe(alpha=1.0, only_in_b="add", position_ids="reset"), a, b)
+    assert [("I64", (1, 77))] == [(x.dtype, x.shape) for x in everything.actions if x.verb == "reset"]
+
+
+def test_the_recipe_is_resolved(unet: Build) -> None:
+    """What is written down leaves nothing to a default of some version."""
+    only = plan(Recipe(only="attn2"), unet(0)).recipe
+    assert (1.0, 1.0, "keep") == (only["alpha"], only["base_alpha"], only["position_ids"])
+    weights = plan(Recipe(block_weights=(0.5,) * 25), unet(0)).recipe
+    assert 0.0 == weights["base_alpha"]

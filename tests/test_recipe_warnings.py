@@ -63,6 +63,7 @@ class Models:
             b=self.b,
             pairing=pair(self.a, self.b, names=("a", "b")),
             categorized=self.categorized,
+            labels_b=categorize(self.b.values()).labels,
             metadata={},
         )
 

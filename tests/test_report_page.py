@@ -196,7 +196,7 @@ def test_an_identical_pair_has_no_figures() -> None:
     ("sums", "sentence"),
     [
         (Sums(numel=4), "no weights could be compared"),
-        (Sums(numel=4, n=4, numeric=4, changed=4, sum_bb=1.0, sum_dd=1.0), "has a direction in both models"),
+        (Sums(numel=4, n=4, numeric=4, changed=4, sum_bb=1.0, sum_dd=1.0), "a direction in both models"),
     ],
 )
 def test_an_undefined_kinship_is_said_and_explained(sums: Sums, sentence: str) -> None:

@@ -197,7 +197,7 @@ MODEL: dict[str, Kinds] = {"path": str, "bytes": COUNT, "fingerprint": str, "arc
 TOP: dict[str, Kinds] = {
     "format": str, "version": COUNT, "tool": str, "created": str, "models": dict, "keys": list,
     "only_in_a": list, "only_in_b": list, "shape_mismatch": list, "totals": dict,
-    "kinship": str, "findings": list,
+    "kinship": (str, type(None)), "findings": list,
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mergescope")
 def mergescope() -> None:
-    r"""Show what differs between two models, and merge only what you choose.
+    """Show what differs between two models, and merge only what you choose.
 
     \b
     mergescope scan a.safetensors b.safetensors -o scan.json   measure once
@@ -36,7 +36,7 @@ def mergescope() -> None:
     mergescope report scan.json -o report.html                 look at all of it
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
     mergescope demo                                            try all of it now
-    """
+    """  # noqa: D301 - click wants the character that \b stands for
 
 
 for _command in (scan, rank, report, merge, demo):
@@ -45,7 +45,10 @@ for _command in (scan, rank, report, merge, demo):
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 wrong input, 2 wrong usage, 3 --fail-on, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGHUP"):  # a polite kill, a closed terminal; nohup ignores the latter
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     sys.exit(run())
 
 

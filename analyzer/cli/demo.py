@@ -39,9 +39,9 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
     merged = folder / "merged.safetensors"
-    if merged.exists() and not _is_a_merge(merged):
-        raise OutputError(f"{merged}: exists already, and no merge wrote it; name another folder")
     with checkpoints.open_checkpoint(base_path()) as a, checkpoints.open_checkpoint(fine_tune_path()) as b:
+        if merged.exists() and not _is_ours(merged, a.fingerprint()):
+            raise OutputError(f"{merged}: exists already, and no demo wrote it; name another folder")
         result = scan(a, b, device=where, threads=threads)
         pages = {
             folder / "scan.json": scanfile.dumps(result),
@@ -59,12 +59,12 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
         _print_next_steps(folder)
 
 
-def _is_a_merge(path: Path) -> bool:
-    """Whether a file is what an earlier demo, or another merge of this tool, left there."""
+def _is_ours(path: Path, fingerprint: str) -> bool:
+    """Whether a file is what an earlier demo left there: a merge of the model with this fingerprint."""
     from analyzer.checkpoints import open_checkpoint
 
     with open_checkpoint(path) as model:
-        return "mergescope.recipe" in model.metadata
+        return fingerprint in model.metadata.get("mergescope.recipe", "")
 
 
 def _print_effect(merged: Path) -> None:

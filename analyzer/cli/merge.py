@@ -91,12 +91,12 @@ def merge(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    r"""Write model A with what you choose of model B.
+    """Write model A with what you choose of model B.
 
     \b
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
     mergescope merge a.safetensors b.safetensors -o c.safetensors --alpha 0.3 --set 'VAE=0'
-    """
+    """  # noqa: D301 - click wants the character that \b stands for
     from analyzer import checkpoints, recipe
     from analyzer.cli import plans, terminal
     from analyzer.devices import resolve_device

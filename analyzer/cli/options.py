@@ -12,8 +12,9 @@ from analyzer.errors import AnalyzerError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-MODEL = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
+# Whether a path will do is for the library to say: in its words, and with exit code 1.
+MODEL = click.Path(path_type=Path, readable=False)
+FILE = click.Path(path_type=Path, readable=False)
 
 
 def quiet(command: Command) -> Command:

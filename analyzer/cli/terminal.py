@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyzer.checkpoints.dtypes import DTYPES
+from analyzer.errors import OutputError
 from analyzer.ranking import RankRow
 from analyzer.records import Finding, ModelId, Scan
 from analyzer.statistics import STATISTICS
@@ -39,7 +41,7 @@ _LISTED = 3  # how many keys a summary names before it says "and N more"
 
 def printable(text: str) -> str:
     """The text with control characters spelled out: names come from strangers' files."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def warn(text: str) -> None:
@@ -64,10 +66,13 @@ def pipe_may_close() -> Iterator[None]:
     """For printing results: `… | head` has seen enough when it has, which is no error of the command."""
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `>&-`
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror}); redirect it") from error
 
 
 @contextlib.contextmanager
@@ -116,7 +121,7 @@ def print_ranking(ranking: Sequence[RankRow], *, by: str, console: Console | Non
     """Groups as a table of 80 columns, with a bar for the statistic that orders it."""
     console = console or OutputConsole()
     columns = [by, *(c for c in _COLUMNS if c != by)]
-    largest = max((abs(row.statistics[by] or 0.0) for row in ranking), default=0.0)
+    largest = max((_difference(by, row.statistics[by]) for row in ranking), default=0.0)
     rows = [
         _ranking_cells(row, columns, largest, fancy=console.encoding.startswith("utf")) for row in ranking
     ]
@@ -194,9 +199,20 @@ def _pairing_line(scan: Scan) -> str:
 def _ranking_cells(row: RankRow, columns: Sequence[str], largest: float, *, fancy: bool) -> list[str]:
     """One line of the ranking: name, keys, size, the ordering statistic, its bar, the others."""
     values = [format_value(column, row.statistics[column]) for column in columns]
-    share = abs(row.statistics[columns[0]] or 0.0) / largest if largest else 0.0
+    share = _difference(columns[0], row.statistics[columns[0]]) / largest if largest else 0.0
     bar = _bar(share, fancy=fancy)
     return [printable(row.name), f"{row.keys:,}", human_count(row.sums.numel), values[0], bar, *values[1:]]
+
+
+def _difference(statistic: str, value: float | None) -> float:
+    """How much of a difference a value means, for the length of its bar: none at cosine 1 or ratio 1."""
+    if value is None:
+        return 0.0
+    if statistic == "cosine":
+        return 1 - value
+    if statistic == "norm_ratio":
+        return abs(math.log(value)) if value > 0 else 0.0
+    return abs(value)
 
 
 def _shorten(name: str, width: int) -> Text:

@@ -95,6 +95,18 @@ def eight_bit_values(dtype: str) -> NDArray[np.float64]:
     return np.where(codes >= 128, -magnitude, magnitude)
 
 
+def count_nonfinite(raw: NDArray[np.uint8], dtype: str) -> int:
+    """How many elements of a byte string are NaN or Inf; 0 for dtypes that have neither."""
+    f = FLOATS.get(dtype)
+    if f is None:
+        return 0
+    mantissa = f.precision - 1
+    top = (1 << (f.bits - 1)) - 1  # all bits but the sign
+    special = (top >> mantissa) << mantissa if f.infinite else top
+    bits = raw.view(f"<u{f.bits // 8}")
+    return int(np.count_nonzero((bits & special) == special))
+
+
 def value_tables() -> dict[str, NDArray[np.float64]]:
     """For every format what the compiled loops look values up in: empty where they compute them."""
     return {name: eight_bit_values(name) if f.bits == 8 else np.empty(0) for name, f in FLOATS.items()}

@@ -568,3 +568,19 @@ def test_what_is_no_file_of_numbers_is_not_read(run: Run, models: tuple[Path, Pa
     check_refused(result.code, result.out, result.err, "neither numbers nor a readable file")
     result = run("rank", models[0])
     check_refused(result.code, result.out, result.err, "not a scan file")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_the_ranking_fits_the_terminal(
+    run: Run, models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """A narrow terminal loses statistics from the right, and no number is cut."""
+    scan = tmp_path / "s.json"
+    run("scan", *models, "-o", scan)
+    whole = {word for line in run("rank", scan).out.splitlines()[1:] for word in line.split()[1:]}
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run("rank", scan).out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[1].startswith("attn2 ")
+    seen = {word for line in lines[1:] for word in line.split()[1:]}
+    assert seen <= whole

@@ -118,7 +118,7 @@ def print_written(files: Sequence[Path]) -> None:
 
 
 def print_ranking(ranking: Sequence[RankRow], *, by: str, console: Console | None = None) -> None:
-    """Groups as a table of 80 columns, with a bar for the statistic that orders it."""
+    """Groups as a table that fits the terminal, with a bar for the statistic that orders it."""
     console = console or OutputConsole()
     columns = [by, *(c for c in _COLUMNS if c != by)]
     largest = max((_difference(by, row.statistics[by]) for row in ranking), default=0.0)
@@ -126,18 +126,22 @@ def print_ranking(ranking: Sequence[RankRow], *, by: str, console: Console | Non
         _ranking_cells(row, columns, largest, fancy=console.encoding.startswith("utf")) for row in ranking
     ]
     headings = ["keys", "size", _heading(by), "", *map(_heading, columns[1:])]
+    widths = [
+        max(_BAR_CELLS if place == _BAR_PLACE else len(word) for word in [*heading.split("\n"), *column])
+        for place, (heading, *column) in enumerate(zip(headings, *(cells[1:] for cells in rows), strict=True))
+    ]
+    # A narrow terminal shows fewer statistics, whole ones; the name makes do with what is left.
+    shown = len(widths)
+    while shown > _BAR_PLACE + 1 and sum(widths[:shown]) + shown + _SHORTEST_NAME > console.width:
+        shown -= 1
+    room = max(console.width - sum(widths[:shown]) - shown - 1, _SHORTEST_NAME)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
-    taken = 0  # columns of the terminal that the numbers need; names make do with the rest
-    for place, heading in enumerate(headings):
-        is_bar = place == _BAR_PLACE
-        table.add_column(heading, justify="left" if is_bar else "right", no_wrap=True)
-        words = [*heading.split("\n"), *(cells[place + 1] for cells in rows)]
-        taken += 1 + max(_BAR_CELLS if is_bar else len(word) for word in words)
-    for cells in rows:
-        name = _shorten(cells[0], max(console.width - taken - 1, _SHORTEST_NAME))
-        styles = ("cyan" if place == _BAR_PLACE + 1 else "" for place in range(1, len(cells)))
-        table.add_row(name, *(Text(cell, style) for cell, style in zip(cells[1:], styles, strict=True)))
+    for place, heading in enumerate(headings[:shown]):
+        table.add_column(heading, justify="left" if place == _BAR_PLACE else "right", no_wrap=True)
+    for name, *cells in rows:
+        styles = ["cyan" if place == _BAR_PLACE else "" for place in range(shown)]
+        table.add_row(_shorten(name, room), *(Text(*cell) for cell in zip(cells, styles, strict=False)))
     console.print(table)
 
 

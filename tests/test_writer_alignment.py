@@ -38,7 +38,7 @@ def write(path: Path, entries: list[Entry]) -> tuple[int, dict[str, Any], bytes]
     return 8 + size, header, data
 
 
-def check(path: Path, entries: list[Entry]) -> list[int]:
+def check_alignment(path: Path, entries: list[Entry]) -> list[int]:
     """Order, alignment, contents, and no byte between; returns the offsets in header order."""
     start, header, data = write(path, entries)
     assert [e.key for e in entries] == list(header)
@@ -63,13 +63,13 @@ ODD = [("b", "BOOL", (3,)), ("h", "F16", (1, 3)), ("f", "F32", (3, 1)), ("d", "F
 @pytest.mark.parametrize("order", list(permutations(range(len(ODD)), len(ODD)))[::7])
 def test_misaligned_orders_are_laid_out_otherwise(tmp_path: Path, order: tuple[int, ...]) -> None:
     """Odd sizes in any order: each offset is a multiple of its element's size, the header as given."""
-    check(tmp_path / "o.safetensors", [entry(*ODD[i]) for i in order])
+    check_alignment(tmp_path / "o.safetensors", [entry(*ODD[i]) for i in order])
 
 
 def test_one_byte_before_a_table_of_integers(tmp_path: Path) -> None:
     """The plainest misalignment: the data of `a` comes first, its line in the header second."""
     path = tmp_path / "o.safetensors"
-    assert [16, 0] == check(path, [entry("z", "BOOL", (1,)), entry("a", "I64", (2,))])
+    assert [16, 0] == check_alignment(path, [entry("z", "BOOL", (1,)), entry("a", "I64", (2,))])
     loaded = load_file(path)
     np.testing.assert_array_equal(np.full(2, 0x0101010101010101), loaded["a"])
 
@@ -82,7 +82,7 @@ def test_aligned_orders_are_laid_out_as_they_come(tmp_path: Path) -> None:
         entry("d", "F64", (2,)),
         entry("b", "BOOL", (1,)),
     ]
-    assert [0, 8, 8, 24] == check(tmp_path / "o.safetensors", entries)
+    assert [0, 8, 8, 24] == check_alignment(tmp_path / "o.safetensors", entries)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -98,4 +98,4 @@ def test_any_tensors_are_aligned(
 ) -> None:
     """Any dtypes and shapes, scalars and empty ones among them."""
     entries = [entry(f"t{i}", dtype, shape) for i, (dtype, shape) in enumerate(tensors)]
-    check(tmp_path_factory.mktemp("w") / "o.safetensors", entries)
+    check_alignment(tmp_path_factory.mktemp("w") / "o.safetensors", entries)

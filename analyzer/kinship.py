@@ -61,8 +61,8 @@ def _still_findings(scan: Scan) -> list[Finding]:
         if not still:
             continue
         keys = [row for members in still.values() for row in members]
-        same_bits = all(row.dtype_a == row.dtype_b for row in keys)
-        how = "bit for bit equal values" if same_bits else "equal values, stored in another dtype"
+        same_dtypes = all(row.dtype_a == row.dtype_b for row in keys)
+        how = "equal values" if same_dtypes else "equal values, stored in another dtype"
         names = ", ".join(path.rsplit("/", 1)[-1] for path in still)
         text = f"nothing changed in {names} ({len(keys)} key{'s' * (len(keys) != 1)}, {how})"
         selector = exact_selector(scan, axis=axis, paths=list(still))

@@ -48,7 +48,7 @@ def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe) -> Plan:
         b=b.infos,
         pairing=pair(a.infos, b.infos, names=(str(a.path), str(b.path))),
         categorized=categorize(a.infos.values()),
-        labels_b=categorize(b.infos.values()).labels,
+        labels_b=categorize(b.infos.values()).labels if recipe.only_in_b == "add" else {},
         metadata=a.metadata,
     )
 

@@ -91,9 +91,9 @@ def resolve(
 ) -> Plan:
     """One action and one reason for every key of the output.
 
-    `categorized` is A's and `labels_b` are B's labels; `metadata` is A's, and comes back without
-    what the merge makes false. Raises RecipeError for options that contradict each other or change
-    nothing, SelectorError for a selector that is wrong or hits nothing.
+    `categorized` is A's, `labels_b` are B's labels where keys of B are added; `metadata` is A's, and
+    comes back without what the merge makes false. Raises RecipeError for options that contradict
+    each other or change nothing, SelectorError for a selector that is wrong or hits nothing.
     """
     _check(recipe)
     alphas = _Alphas(recipe, [_Row(key, categorized.labels[key]) for key in a], categorized.blocks)
@@ -109,15 +109,16 @@ def resolve(
         else:
             alpha, reason = alphas.of(_Row(key, labels))
             actions.append(_touched(info, recipe, alpha, reason))
-    added: list[str] = []
+    added: dict[str, Action] = {}
     if recipe.only_in_b == "add":
-        added = [key for key in pairing.only_in_b if alphas.lets_in(_Row(key, labels_b[key]))]
-        actions += [_added(b[key], recipe) for key in added]
+        rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b)
+        added = {row.key: _added(b[row.key], recipe) for row in rows if alphas.lets_in(row)}
+        actions += added.values()
     plan = Plan(
         actions=tuple(actions),
         only_in_a=pairing.only_in_a,
         shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
-        dropped=tuple(key for key in pairing.only_in_b if key not in set(added)),
+        dropped=tuple(key for key in pairing.only_in_b if key not in added),
         warnings=tuple(_warnings(recipe, alphas, actions)),
         metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
         recipe=asdict(
@@ -229,8 +230,9 @@ def _obstacle(info: TensorInfo, other: TensorInfo | None, labels: Labels, *, fit
         return "only in A"
     if not fits:
         return f"shapes differ: {_shape(info)} in A, {_shape(other)} in B"
-    if info.dtype not in FLOATS or other.dtype not in FLOATS:
-        return f"{info.dtype} is never merged by arithmetic"
+    for side in (info, other):
+        if side.dtype not in FLOATS:
+            return f"{side.dtype} is never merged by arithmetic"
     if not labels.counted and labels.part != "ema":
         return f"{labels.component}: never merged by arithmetic"
     if labels.component == "marker":

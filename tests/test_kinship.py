@@ -276,3 +276,13 @@ def test_every_finding_has_a_known_statistic_and_a_working_selector(rows: Sequen
         assert finding.statistic in {*STATISTICS, "count"}
         if finding.selector:
             assert select(finding.selector, rows=result.keys, blocks=result.blocks)
+
+
+def test_a_replaced_part_is_not_two_models_trained_apart() -> None:
+    """Less than half of all elements changed: the sentence says where, and that the rest is identical."""
+    unet = row("x", still(9000))
+    (first, *_) = findings(scan_of(unet, row("v", turned(0.0, 8999), part="vae", block="VAE")))
+    assert first.text.startswith("what changed (1 of 2 keys, in vae) was replaced or trained apart")
+    assert "the rest of the weights is identical" in first.text
+    (first, *_) = findings(scan_of(unet, row("v", turned(0.0, 9000), part="vae", block="VAE")))
+    assert first.text.startswith("trained apart: ")

@@ -279,3 +279,11 @@ def test_the_recipe_is_resolved(unet: Build) -> None:
     assert (1.0, 1.0, "keep") == (only["alpha"], only["base_alpha"], only["position_ids"])
     weights = plan(Recipe(block_weights=(0.5,) * 25), unet(0)).recipe
     assert 0.0 == weights["base_alpha"]
+
+
+def test_the_reason_names_the_dtype_that_stands_in_the_way() -> None:
+    """A float in A and an integer in B: it is the integer that is never merged."""
+    a = {"layers.0.scale": np.ones(4, np.float32), "layers.0.weight": np.ones(4, np.float32)}
+    b = a | {"layers.0.scale": np.ones(4, np.int64)}
+    reasons = {x.key: x.reason for x in plan(Recipe(alpha=0.5), a, b).actions}
+    assert "I64 is never merged by arithmetic" == reasons["layers.0.scale"]

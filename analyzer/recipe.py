@@ -11,10 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from analyzer.checkpoints.scaled import is_scale
 from analyzer.errors import RecipeError
 from analyzer.kernels.formats import FLOATS
 from analyzer.methods import METHODS
-from analyzer.records import Action, Categorized, Labels, Pairing, Plan, TensorInfo
+from analyzer.records import Action, Categorized, Labels, Pair, Pairing, Plan, ShapeMismatch, TensorInfo
 from analyzer.selectors import Selector, compile_selector
 
 DTYPES: Mapping[str, str | None] = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
@@ -97,11 +98,17 @@ def resolve(
     """
     _check(recipe)
     alphas = _Alphas(recipe, [_Row(key, categorized.labels[key]) for key in a], categorized.blocks)
-    fits = {p.a.key for p in pairing.pairs}
+    pairs = {p.a.key: p for p in pairing.pairs if not p.partial}
+    mismatches = {m.key: m for m in pairing.shape_mismatch}
+    # What is written in a plain dtype needs no scales any more.
+    obsolete = DTYPES[recipe.dtype] is not None and any(info.encoded for info in a.values())
+    scales = {key for key in a if is_scale(key)} if obsolete else set()
     actions = []
     for key, info in a.items():
+        if key in scales:
+            continue
         labels = categorized.labels[key]
-        obstacle = _obstacle(info, b.get(key), labels, fits=key in fits)
+        obstacle = _obstacle(pairs.get(key), mismatches.get(key), labels)
         if recipe.position_ids == "reset" and _is_clip_positions(key, info):
             actions.append(_reset(key))
         elif obstacle is not None:
@@ -111,6 +118,7 @@ def resolve(
             actions.append(_touched(info, recipe, alpha, reason))
     added: dict[str, Action] = {}
     if recipe.only_in_b == "add":
+        _check_addable(pairing)
         rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b)
         added = {row.key: _added(b[row.key], recipe) for row in rows if alphas.lets_in(row)}
         actions += added.values()
@@ -119,7 +127,7 @@ def resolve(
         only_in_a=pairing.only_in_a,
         shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
         dropped=tuple(key for key in pairing.only_in_b if key not in added),
-        warnings=tuple(_warnings(recipe, alphas, actions)),
+        warnings=(*_warnings(recipe, alphas, actions), *_encoding_warnings(recipe, a, actions, scales)),
         metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
         recipe=asdict(
             replace(
@@ -129,6 +137,7 @@ def resolve(
                 position_ids=recipe.position_ids or "keep",
             )
         ),
+        pairs=pairs,
     )
     if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
         _refuse_idle(recipe, alphas, actions)
@@ -224,15 +233,15 @@ def _block_alphas(recipe: Recipe, blocks: Sequence[str]) -> tuple[float | None, 
     return base, dict(zip(blocks, weights[-len(blocks) :], strict=True))
 
 
-def _obstacle(info: TensorInfo, other: TensorInfo | None, labels: Labels, *, fits: bool) -> str | None:
+def _obstacle(pair: Pair | None, mismatch: ShapeMismatch | None, labels: Labels) -> str | None:
     """Why no arithmetic may touch a key; None where it may."""
-    if other is None:
+    if mismatch is not None:
+        return f"shapes differ: {_shape(mismatch.shape_a)} in A, {_shape(mismatch.shape_b)} in B"
+    if pair is None:
         return "only in A"
-    if not fits:
-        return f"shapes differ: {_shape(info)} in A, {_shape(other)} in B"
-    for side in (info, other):
+    for side in (pair.a, *(run.b for run in pair.parts)):
         if side.dtype not in FLOATS:
-            return f"{side.dtype} is never merged by arithmetic"
+            return f"{side.storage} is never merged by arithmetic"
     if not labels.counted and labels.part != "ema":
         return f"{labels.component}: never merged by arithmetic"
     if labels.component == "marker":
@@ -243,13 +252,37 @@ def _obstacle(info: TensorInfo, other: TensorInfo | None, labels: Labels, *, fit
 def _touched(info: TensorInfo, recipe: Recipe, alpha: float, reason: str) -> Action:
     if alpha == 0:
         return _untouched(info, recipe, 0.0, reason)
-    dtype = DTYPES[recipe.dtype] or info.dtype
+    dtype = DTYPES[recipe.dtype] or info.storage
     return Action(info.key, "take" if alpha == 1 else "merge", alpha, reason, dtype, info.shape)
 
 
 def _untouched(info: TensorInfo, recipe: Recipe, alpha: float | None, reason: str) -> Action:
     dtype = _output_dtype(info, recipe)
-    return Action(info.key, "keep" if dtype == info.dtype else "cast", alpha, reason, dtype, info.shape)
+    verb = "keep" if dtype == info.storage else "cast"
+    return Action(info.key, verb, alpha, reason, dtype, info.shape)
+
+
+def _check_addable(pairing: Pairing) -> None:
+    """Keys of B can stand beside A's only where both models write their names in the same way."""
+    if renamed := next((p for p in pairing.pairs if p.a.key != p.key_b), None):
+        raise RecipeError(
+            f"--only-in-b add: B has other names than A ({renamed.key_b!r} for {renamed.a.key!r}), and its "
+            "keys would stand under names that nobody looks for; leave it out"
+        )
+
+
+def _encoding_warnings(
+    recipe: Recipe, a: Mapping[str, TensorInfo], actions: Sequence[Action], scales: Collection[str]
+) -> list[str]:
+    """What happens to values that A stores as codes and scales."""
+    if scales:
+        return [f"--dtype {recipe.dtype} writes plain values, so {len(scales)} scale keys of A are left out"]
+    encoded = sum(x.verb in ("take", "merge") and a[x.key].encoded is not None for x in actions if x.key in a)
+    if not encoded:
+        return []
+    return [
+        f"{encoded} keys are written in scaled fp8 with A's scales; larger values are clipped and counted"
+    ]
 
 
 def _reset(key: str) -> Action:
@@ -265,7 +298,7 @@ def _added(info: TensorInfo, recipe: Recipe) -> Action:
 
 def _output_dtype(info: TensorInfo, recipe: Recipe) -> str:
     wanted = DTYPES[recipe.dtype]
-    return wanted if wanted is not None and info.dtype in FLOATS else info.dtype
+    return wanted if wanted is not None and info.dtype in FLOATS else info.storage
 
 
 def _is_clip_positions(key: str, info: TensorInfo) -> bool:
@@ -301,5 +334,5 @@ def _refuse_idle(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> 
         )
 
 
-def _shape(info: TensorInfo) -> str:
-    return "×".join(map(str, info.shape)) or "scalar"
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"

@@ -12,8 +12,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """Which elements of a row-major matrix in its source a tensor consists of, and in which order.
+
+    The tensor's elements are the first `columns` of every stored row of `stride` elements, row by row;
+    if `transposed`, the first `columns` elements of every stored row, column by column.
+    """
+
+    columns: int
+    stride: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor as its file's header describes it; its values stay on the disk."""
+    """One tensor as its file's header describes it; its values stay on the disk.
+
+    `dtype`, `shape`, `offset` and `nbytes` are those of the elements that a reader gets. Where the file
+    holds them in another encoding (GGUF's blocks, scaled fp8), `encoded` says what lies in the file.
+    """
 
     key: str
     dtype: str  # the safetensors name: "F16", "BF16", "F8_E4M3", "I64", "BOOL" …
@@ -21,19 +38,54 @@ class TensorInfo:
     offset: int  # bytes from the start of its source, where the first element lies
     nbytes: int
     source: int = 0  # index into the checkpoint's sources (files, or blocks of memory)
+    part: str = ""  # the sub-model of a diffusers folder that holds it; the key begins with it and a dot
+    encoded: TensorInfo | None = None  # as the file holds it, if `dtype` is not what is stored
+    view: View | None = None  # None: the elements lie one after the other
 
     @property
     def numel(self) -> int:
         """Number of elements; 1 for a scalar, 0 for an empty marker."""
         return math.prod(self.shape)
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element as read; 1 where there is none."""
+        return self.nbytes // self.numel if self.numel else 1
+
+    @property
+    def storage(self) -> str:
+        """The name of the type that the file holds: `dtype`, or the encoding's ("Q4_K", "F8_E4M3")."""
+        return self.encoded.dtype if self.encoded else self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Elements that lie together on both sides: a whole pair, or rows of a fused tensor."""
+
+    a: TensorInfo
+    b: TensorInfo  # as many elements as `a`, in the same order
+    start: int = 0  # of the first one among all elements of A's tensor
+    word: str = ""  # what the rows are inside a fused tensor: "q", "k", "v"; "" for a whole tensor
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two tensors of one shape that stand for the same weights."""
+    """Two tensors that stand for the same weights, or one and the several that it is split into."""
 
-    a: TensorInfo
-    b: TensorInfo
+    a: TensorInfo  # A's tensor; of one that is compared in part, that part
+    b: TensorInfo  # B's, seen in A's shape; the first of several
+    runs: tuple[Run, ...] = ()  # what to compare with what, if that is more than `a` with `b`
+    partial: bool = False  # only the common rows or channels are compared
+
+    @property
+    def parts(self) -> tuple[Run, ...]:
+        """All runs, in the order of A's elements."""
+        return self.runs or (Run(self.a, self.b),)
+
+    @property
+    def key_b(self) -> str:
+        """B's raw name; of several, all of them with " + " between."""
+        return " + ".join(dict.fromkeys(run.b.key for run in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +105,7 @@ class Pairing:
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
     shape_mismatch: tuple[ShapeMismatch, ...]
+    notes: tuple[str, ...] = ()  # how keys found each other, where it was not by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +121,26 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """One of the networks that a model file holds: a U-Net, a text encoder, a language model."""
+
+    part: str
+    architecture: str
+    title: str
+    names: Mapping[str, str]  # raw key -> its name inside the network
+    copies: Mapping[str, str]  # raw key of an EMA copy -> the name inside the network of what it copies
+    known: int = 0  # how many of both names the architecture's rules know
+
+
+@dataclass(frozen=True, slots=True)
 class Categorized:
     """The labels of every key of one model."""
 
-    architecture: str  # "sd1", "generic" …
+    architecture: str  # of the main network: "sd1", "generic" …
     title: str  # "Stable Diffusion 1.x", for people
     blocks: tuple[str, ...]  # the blocks that block weights address, in network order
     labels: Mapping[str, Labels]  # by raw key
+    networks: tuple[Network, ...] = ()  # the main one first
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +234,12 @@ class KeyScan:
     key: str  # A's raw name
     key_b: str
     shape: tuple[int, ...]
-    dtype_a: str
+    dtype_a: str  # as stored: "F16", "Q4_K"
     dtype_b: str
     labels: Labels
     sums: Sums
+    slice: tuple[int, ...] | None = None  # the shape that was compared, if that is less than A's tensor
+    rows: tuple[int, int] | None = None  # of a virtual row: which rows of A's fused tensor, first and end
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +268,8 @@ class Scan:
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
     shape_mismatch: tuple[ShapeMismatch, ...]
+    virtual: tuple[KeyScan, ...] = ()  # rows of fused tensors; their sums are part of those in `keys`
+    notes: tuple[str, ...] = ()  # what was odd about the files or the pairing, one sentence each
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +305,4 @@ class Plan:
     warnings: tuple[str, ...]
     metadata: Mapping[str, str]  # A's, without what the merge makes false
     recipe: Mapping[str, Any]  # the options as they were resolved, nothing left to a default
+    pairs: Mapping[str, Pair]  # by A's key: what of B a key is merged with

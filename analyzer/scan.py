@@ -6,15 +6,16 @@ import datetime
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from analyzer import __version__
-from analyzer.categories import categorize
+from analyzer.categories import RuleBook, categorize, require_used, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.kernels.formats import FLOATS
-from analyzer.pairing import pair
-from analyzer.records import Categorized, KeyScan, ModelId, Pair, Scan, Sums, TensorInfo, add_sums
+from analyzer.pairing import Side, pair
+from analyzer.records import Categorized, KeyScan, ModelId, Pair, Run, Scan, Sums, TensorInfo, add_sums
 from analyzer.selectors import select
 from analyzer.streaming import Progress, in_batches, run_batches
 from analyzer.sums import AbstractMeasurer, Bytes, compare_equality, open_measurer
@@ -27,6 +28,7 @@ def scan(
     b: Checkpoint,
     *,
     only: str | None = None,
+    book: RuleBook | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = lambda _done, _total: None,
@@ -34,40 +36,77 @@ def scan(
     """Measure every key that A and B share, or those that the selector `only` hits.
 
     Reads each byte of the paired tensors once. Memory is bounded by two chunk buffers a thread and
-    a few hundred bytes a key, whatever the size of the tensors. `device` is "cpu" or a torch device
-    with fp64; `threads` defaults to one for each processor, and to two for a GPU. Raises
-    PairingError if no key is shared, SelectorError if `only` is wrong or hits nothing,
-    CheckpointError if a file cannot be read to its end, DeviceError if the device fails.
+    a few hundred bytes a key, whatever the size of the tensors. `book` are the architectures (default:
+    those that ship). `device` is "cpu" or a torch device with fp64; `threads` defaults to one for each
+    processor, and to two for a GPU. Raises PairingError if no key is shared, SelectorError if `only`
+    is wrong or hits nothing, CheckpointError if a file cannot be read to its end, DeviceError if the
+    device fails.
     """
-    pairing = pair(a.infos, b.infos, names=(str(a.path), str(b.path)))
-    categorized = categorize(a.infos.values())
-    rows = [_row(p, categorized) for p in pairing.pairs]
+    book = book or shipped()
+    categorized, labels_b = (categorize(side.infos.values(), book=book) for side in (a, b))
+    for side, found in ((a, categorized), (b, labels_b)):
+        require_used(book, [network.architecture for network in found.networks], model=str(side.path))
+    pairing = pair(side_of(a, categorized), side_of(b, labels_b))
+    rows = [_row(p, a.infos[p.a.key], categorized) for p in pairing.pairs]
     chosen = list(range(len(rows)))
     if only is not None:
         hit = {row.key for row in select(only, rows=rows, blocks=categorized.blocks)}
         chosen = [i for i in chosen if rows[i].key in hit]
         # An EMA copy or a schedule that was asked for by name counts like any other key.
         rows = [replace(row, labels=replace(row.labels, counted=True)) for row in rows]
-    pairs = [pairing.pairs[i] for i in chosen]
-    sums = measure_pairs(a, b, pairs, device=device, threads=threads, progress=progress)
+    runs = [(i, run) for i in chosen for run in pairing.pairs[i].parts]
+    pairs = [Pair(run.a, run.b) for _, run in runs]
+    measured = measure_pairs(a, b, pairs, device=device, threads=threads, progress=progress)
+    sums: dict[int, list[Sums]] = {}
+    for (i, _), each in zip(runs, measured, strict=True):
+        sums.setdefault(i, []).append(each)
+    keys = [replace(rows[i], sums=add_sums(sums[i])) for i in chosen]
+    keys, tied = count_tied_once(keys)
     return Scan(
         tool=f"mergescope {__version__}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         a=identify(a, categorized),
-        b=identify(b, categorize(b.infos.values())),
+        b=identify(b, labels_b),
         blocks=categorized.blocks,
-        keys=tuple(replace(rows[i], sums=s) for i, s in zip(chosen, sums, strict=True)),
+        keys=tuple(keys),
         only_in_a=pairing.only_in_a,
         only_in_b=pairing.only_in_b,
         shape_mismatch=pairing.shape_mismatch,
+        virtual=tuple(
+            _virtual_row(rows[i], run, each)
+            for (i, run), each in zip(runs, measured, strict=True)
+            if run.word
+        ),
+        notes=(*a.notes, *b.notes, *pairing.notes, *tied),
     )
+
+
+def side_of(checkpoint: Checkpoint, categorized: Categorized) -> Side:
+    """A model as pairing looks at it."""
+    return Side(checkpoint.infos, str(checkpoint.path), categorized.networks)
+
+
+def count_tied_once(rows: Sequence[KeyScan]) -> tuple[list[KeyScan], list[str]]:
+    """Output heads that hold the token embedding once more, in both models, count in no total.
+
+    That they do is told by their sums: two tensors of one shape with equal sums down to the last bit.
+    """
+    embeddings = {(r.shape, r.sums): r.key for r in rows if r.labels.group.endswith(_EMBEDDINGS)}
+    counted, notes = [], []
+    for row in rows:
+        twin = embeddings.get((row.shape, row.sums))
+        if twin is not None and twin != row.key and row.labels.group.endswith(_HEADS) and row.sums.n:
+            notes.append(f"{row.key} is tied to {twin} in both models, so it counts in no total")
+            row = replace(row, labels=replace(row.labels, counted=False))
+        counted.append(row)
+    return counted, notes
 
 
 def identify(checkpoint: Checkpoint, categorized: Categorized) -> ModelId:
     """Which model this is, for the scan file and for people."""
     dtypes: dict[str, int] = {}
     for info in checkpoint.infos.values():
-        dtypes[info.dtype] = dtypes.get(info.dtype, 0) + info.numel
+        dtypes[info.storage] = dtypes.get(info.storage, 0) + info.numel
     return ModelId(
         path=str(checkpoint.path).encode(errors="replace").decode(),  # file names may be any bytes
         bytes=checkpoint.bytes,
@@ -143,7 +182,7 @@ class _Span:
     @property
     def nbytes(self) -> int:
         """How many bytes of both files it takes."""
-        return self.count * (_itemsize(self.pair.a) + _itemsize(self.pair.b))
+        return self.count * (self.pair.a.itemsize + self.pair.b.itemsize)
 
 
 def _spans(index: int, p: Pair, chunk: int) -> Iterator[_Span]:
@@ -160,7 +199,7 @@ def _measure(
     a: Checkpoint, b: Checkpoint, measurer: AbstractMeasurer, span: _Span, buffers: tuple[Bytes, Bytes]
 ) -> Sums:
     info_a, info_b = span.pair.a, span.pair.b
-    size_a, size_b = _itemsize(info_a), _itemsize(info_b)
+    size_a, size_b = info_a.itemsize, info_b.itemsize
     raw_a, raw_b = buffers[0][: span.count * size_a], buffers[1][: span.count * size_b]
     a.read_into(info_a, span.start * size_a, raw_a)
     b.read_into(info_b, span.start * size_b, raw_b)
@@ -169,10 +208,27 @@ def _measure(
     return compare_equality(raw_a, info_a.dtype, raw_b, info_b.dtype, itemsize=size_a)
 
 
-def _itemsize(info: TensorInfo) -> int:
-    return info.nbytes // info.numel
+def _row(p: Pair, whole: TensorInfo, categorized: Categorized) -> KeyScan:
+    labels = categorized.labels[whole.key]
+    compared = p.a.shape if p.partial else None
+    return KeyScan(whole.key, p.key_b, whole.shape, p.a.storage, p.b.storage, labels, Sums(), slice=compared)
 
 
-def _row(p: Pair, categorized: Categorized) -> KeyScan:
-    labels = categorized.labels[p.a.key]
-    return KeyScan(p.a.key, p.b.key, p.a.shape, p.a.dtype, p.b.dtype, labels, Sums())
+def _virtual_row(row: KeyScan, run: Run, sums: Sums) -> KeyScan:
+    """The rows of a fused tensor, under the name of what they are."""
+    width = prod(run.a.shape[1:])
+    first = run.start // width if width else 0
+    labels = replace(row.labels, component=f"{row.labels.component}/{run.word}")
+    return replace(
+        row,
+        key_b=run.b.key,
+        shape=run.a.shape,
+        labels=labels,
+        sums=sums,
+        rows=(first, first + run.a.shape[0]),
+    )
+
+
+# The last words of the groups of output heads, and of what they may be tied to.
+_HEADS = ("lm_head", "embed_out", "output")
+_EMBEDDINGS = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in", "token_embd")

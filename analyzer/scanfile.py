@@ -41,7 +41,9 @@ def as_document(scan: Scan) -> dict[str, Any]:
         "only_in_a": list(scan.only_in_a),
         "only_in_b": list(scan.only_in_b),
         "shape_mismatch": [asdict(mismatch) for mismatch in scan.shape_mismatch],
+        "notes": list(scan.notes),
         "keys": [_key_document(row, whole) for row in scan.keys],
+        "virtual": [_key_document(row, whole) for row in scan.virtual],
     }
 
 
@@ -83,6 +85,8 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
         "shape": list(row.shape),
         "dtype_a": row.dtype_a,
         "dtype_b": row.dtype_b,
+        **({} if row.slice is None else {"slice": list(row.slice)}),
+        **({} if row.rows is None else {"rows": list(row.rows)}),
         **asdict(row.labels),
         "sums": _sums_document(row.sums),
         "statistics": evaluate(row.sums, total=whole if row.labels.counted else None),
@@ -114,6 +118,8 @@ def _scan(document: Mapping[str, Any]) -> Scan:
             ShapeMismatch(_text(row["key"]), _shape(row["shape_a"]), _shape(row["shape_b"]))
             for row in _list(document["shape_mismatch"])
         ),
+        virtual=tuple(_key(row) for row in _list(document.get("virtual", []))),
+        notes=_texts(document.get("notes", [])),
     )
 
 
@@ -145,7 +151,14 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
         dtype_b=_text(document["dtype_b"]),
         labels=Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted),
         sums=Sums(**{name: _sum(name, values[name]) for name in _SUMS}),
+        slice=_shape(document["slice"]) if "slice" in document else None,
+        rows=_rows(document["rows"]) if "rows" in document else None,
     )
+
+
+def _rows(value: Any) -> tuple[int, int]:
+    first, end = _shape(value)
+    return first, end
 
 
 def _sum(name: str, value: Any) -> Any:

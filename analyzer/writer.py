@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element; 1 where there is none."""
+        count = prod(self.shape)
+        return self.nbytes // count if count else 1
 
 
 class SafetensorsWriter:
@@ -175,7 +182,7 @@ def _layout(entries: Sequence[Entry], metadata: Mapping[str, str]) -> tuple[byte
     where readers that map the file cannot view it; then wider dtypes come first.
     """
     order = list(range(len(entries)))
-    itemsizes = [_itemsize(entry) for entry in entries]
+    itemsizes = [entry.itemsize for entry in entries]
     if _misaligned(entries, itemsizes):
         order.sort(key=lambda i: -itemsizes[i])
     offsets, position = [0] * len(entries), 0
@@ -203,13 +210,6 @@ def _misaligned(entries: Sequence[Entry], itemsizes: Sequence[int]) -> bool:
             return True
         position += entry.nbytes
     return False
-
-
-def _itemsize(entry: Entry) -> int:
-    count = 1
-    for n in entry.shape:
-        count *= n
-    return entry.nbytes // count if count else 1
 
 
 def _check_space(folder: Path, size: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.errors import PairingError
-from analyzer.pairing import pair
+from analyzer.pairing import Side, pair
 from analyzer.records import Pair, Pairing, ShapeMismatch, TensorInfo
 
 Shape = tuple[int, ...]
@@ -31,7 +31,7 @@ def test_keys_pair_in_the_order_of_a() -> None:
         only_in_b=("y", "only.b"),
         shape_mismatch=(),
     )
-    assert expected == pair(a, b, names=NAMES)
+    assert expected == pair(Side(a, NAMES[0]), Side(b, NAMES[1]))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_keys_pair_in_the_order_of_a() -> None:
 def test_other_shapes_are_listed_not_compared(shape_a: Shape, shape_b: Shape) -> None:
     """An inpainting model's first convolution; and equal counts of elements are not equal shapes."""
     a, b = infos({"conv": shape_a, "x": (2,)}), infos({"conv": shape_b, "x": (2,)})
-    pairing = pair(a, b, names=NAMES)
+    pairing = pair(Side(a, NAMES[0]), Side(b, NAMES[1]))
     assert (ShapeMismatch("conv", shape_a, shape_b),) == pairing.shape_mismatch
     assert ["x"] == [p.a.key for p in pairing.pairs]
     assert ((), ()) == (pairing.only_in_a, pairing.only_in_b)
@@ -48,7 +48,7 @@ def test_other_shapes_are_listed_not_compared(shape_a: Shape, shape_b: Shape) ->
 
 def test_a_common_key_of_another_shape_is_enough() -> None:
     """Two models that share keys and no shape are related: no error, and nothing to measure."""
-    pairing = pair(infos({"x": (2,)}), infos({"x": (3,)}), names=NAMES)
+    pairing = pair(Side(infos({"x": (2,)}), "a"), Side(infos({"x": (3,)}), "b"))
     assert ((), (ShapeMismatch("x", (2,), (3,)),)) == (pairing.pairs, pairing.shape_mismatch)
 
 
@@ -57,7 +57,7 @@ def test_nothing_in_common_is_an_error(names_b: list[str]) -> None:
     """It names both models and shows a key of each, so that a reader sees two layouts or two models."""
     a, b = infos({"model.x": (2,)}), infos(dict.fromkeys(names_b, (2,)))
     with pytest.raises(PairingError) as caught:
-        pair(a, b, names=NAMES)
+        pair(Side(a, NAMES[0]), Side(b, NAMES[1]))
     for word in ("a.safetensors", "b.ckpt", "'model.x'", "'model.y'" if names_b else "no keys", "in common"):
         assert word in str(caught.value)
 
@@ -72,9 +72,9 @@ def test_every_key_is_in_exactly_one_place(shapes_a: dict[str, Shape], shapes_b:
     a, b = infos(shapes_a), infos(shapes_b)
     if not set(a) & set(b):
         with pytest.raises(PairingError):
-            pair(a, b, names=NAMES)
+            pair(Side(a, NAMES[0]), Side(b, NAMES[1]))
         return
-    result = pair(a, b, names=NAMES)
+    result = pair(Side(a, NAMES[0]), Side(b, NAMES[1]))
     paired = [p.a.key for p in result.pairs]
     differing = [mismatch.key for mismatch in result.shape_mismatch]
     assert set(a) - set(b) == set(result.only_in_a)

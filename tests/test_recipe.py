@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analyzer.categories import categorize
 from analyzer.errors import AnalyzerError, RecipeError, SelectorError
-from analyzer.pairing import pair
+from analyzer.pairing import Side, pair
 from analyzer.recipe import Recipe, parse_block_weights, resolve
 from analyzer.records import Plan, TensorInfo
 
@@ -44,7 +44,7 @@ def plan(recipe: Recipe, a: dict[str, np.ndarray], b: dict[str, np.ndarray] | No
         recipe,
         a=ia,
         b=ib,
-        pairing=pair(ia, ib, names=("a", "b")),
+        pairing=pair(Side(ia, "a"), Side(ib, "b")),
         categorized=categorize(ia.values()),
         labels_b=categorize(ib.values()).labels,
         metadata=metadata,

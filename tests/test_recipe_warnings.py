@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analyzer.categories import categorize
-from analyzer.pairing import pair
+from analyzer.pairing import Side, pair
 from analyzer.recipe import Recipe, resolve
 from analyzer.records import Categorized, Plan, TensorInfo
 
@@ -61,7 +61,7 @@ class Models:
             Recipe(sets=sets, only=only, position_ids="keep"),
             a=self.a,
             b=self.b,
-            pairing=pair(self.a, self.b, names=("a", "b")),
+            pairing=pair(Side(self.a, "a"), Side(self.b, "b")),
             categorized=self.categorized,
             labels_b=categorize(self.b.values()).labels,
             metadata={},

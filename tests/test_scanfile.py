@@ -107,7 +107,11 @@ DERIVED = ("kinship", "findings", "totals", "statistics", "base")
 READ = [way for way in ways(DOCUMENT) if not set(DERIVED) & set(way) and "dtypes" not in way[:-1]]
 OPTIONAL = ("title", "keys", "dtypes")  # of a model: added after the first version 1 was fixed
 FIELDS = [
-    way for way in READ if isinstance(way[-1], str) and not (way[0] == "models" and way[-1] in OPTIONAL)
+    way
+    for way in READ
+    if isinstance(way[-1], str)
+    and not (way[0] == "models" and way[-1] in OPTIONAL)
+    and way not in [("notes",), ("virtual",)]  # added like those
 ]
 
 

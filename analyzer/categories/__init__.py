@@ -3,6 +3,7 @@
 `categorize` is the door; what an architecture's names mean stands in `analyzer/architectures/`.
 """
 
-from analyzer.categories.categorize import architectures, categorize
+from analyzer.categories.categorize import categorize
+from analyzer.categories.library import RuleBook, architectures, require_used, rule_book, shipped
 
-__all__ = ["architectures", "categorize"]
+__all__ = ["RuleBook", "architectures", "categorize", "require_used", "rule_book", "shipped"]

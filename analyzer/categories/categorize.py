@@ -1,96 +1,219 @@
 """Label every key of a model on the four axes: part, block, component, kind.
 
 Knows names, dtypes and numbers of axes; refuses to look at sizes and values: a narrow SD 1.5 is an
-SD 1.5. What an architecture's names mean stands in `analyzer/architectures/`, one TOML each
-(`analyzer/categories/rulefiles.py` describes the format); models and keys that no file knows get what their
-names tell (`analyzer/categories/generic.py`).
+SD 1.5. A model is cut into its networks (`networks.py`), and each is held against the architectures
+(`analyzer/architectures/`, one TOML each; `rulefiles.py` describes the format). Networks and keys that
+no file knows get what their names tell (`generic.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-from analyzer.categories import generic
+from analyzer.categories import averages, generic
+from analyzer.categories.library import Candidate, RuleBook, shipped
 from analyzer.categories.names import BASE, MARKER, SCHEDULE, VAE, Position, judge, last_words, special
-from analyzer.categories.rulefiles import load
-from analyzer.categories.rules import Rules
-from analyzer.records import Categorized, Labels, TensorInfo
+from analyzer.categories.networks import DENOISER, MAIN, OTHER, Region, dissect, unwrap, variants
+from analyzer.layouts import original
+from analyzer.records import Categorized, Labels, Network, TensorInfo
 
-EMA = "model_ema."  # how the names of the LDM code's moving averages begin
+GENERIC = "generic"
+_Numbered = tuple[list[tuple[int, str]], str]
+_BLOCK_ROLES = (DENOISER, MAIN, "prior", "decoder", "transformer_2", "unet_2")
 
 
-def categorize(infos: Iterable[TensorInfo], *, rules: Rules | None = None) -> Categorized:
-    """The labels of every key; `rules` are used without asking whether they fit the model."""
+def categorize(infos: Iterable[TensorInfo], *, book: RuleBook | None = None) -> Categorized:
+    """The labels of every key, and the networks that the model consists of."""
     infos = tuple(infos)
-    copies = [info.key for info in infos if info.key.startswith(EMA) and info.key not in _EMA_MARKERS]
-    twins = _dotless(info.key for info in infos) if copies else {}
-    for candidate in (rules,) if rules else architectures():
-        live = {key: _live_name(key, twins, candidate.restore_dots) for key in copies}
-        if rules or candidate.fit([(live.get(info.key, info.key), len(info.shape)) for info in infos]):
-            labels = _label_all(infos, live, _locator(candidate))
-            return Categorized(candidate.name, candidate.title, candidate.blocks, labels)
-    live = {key: _live_name(key, twins, _restore_kind) for key in copies}
-    layout = generic.survey(live.get(info.key, info.key) for info in infos)
-    labels = _label_all(infos, live, lambda name: generic.position(name, layout))
-    return Categorized("generic", generic.TITLE, layout.blocks, labels)
-
-
-@cache
-def architectures() -> tuple[Rules, ...]:
-    """The rules of every architecture that ships with the package, by file name."""
-    folder = files("analyzer").joinpath("architectures")
-    found = [file for file in folder.iterdir() if file.name.endswith(".toml")]
-    return tuple(load(file) for file in sorted(found, key=lambda file: file.name))
-
-
-def _label_all(
-    infos: Iterable[TensorInfo], live: Mapping[str, str], locate: Callable[[str], Position]
-) -> dict[str, Labels]:
-    """The labels of all tensors; `live` tells the keys that EMA copies copy."""
+    book = book or shipped()
+    names, copies = _live_names(infos, book)
+    axes = {names[info.key]: len(info.shape) for info in reversed(infos)}
+    folders = {info.key: averages.live_folder(info.part) for info in infos if info.part}
+    regions = dissect(names, folders)
+    seats = [_seat(region, axes, names, book) for region in regions]
+    placed = {
+        key: (seat, inside)
+        for seat, region in zip(seats, regions, strict=True)
+        for key, inside in region.names.items()
+    }
+    main = _main(seats)
     labels = cache(Labels)  # few differ: equal ones are one object
-    return {info.key: labels(*_axes(info, live.get(info.key, info.key), locate)) for info in infos}
+    found = {
+        info.key: labels(*_axes(info, *placed[info.key], copy=info.key in copies, main=main))
+        for info in infos
+    }
+    blocks = main.blocks({value.block for value in found.values()}) if main else ()
+    networks = tuple(
+        Network(
+            seat.part,
+            seat.architecture,
+            seat.title,
+            {key: name for key, name in region.names.items() if key not in copies},
+            {key: name for key, name in region.names.items() if key in copies},
+            seat.known,
+        )
+        for seat, region in zip(seats, regions, strict=True)
+    )
+    return Categorized(
+        main.architecture if main else GENERIC,
+        main.title if main else generic.TITLE,
+        blocks,
+        found,
+        networks,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """One network, and where its names stand."""
+
+    role: str
+    part: str
+    architecture: str
+    title: str
+    locate: Callable[[str], Position]
+    blocks: Callable[[set[str]], tuple[str, ...]]  # of the blocks found, those of the network in order
+    known: int  # how many of its names the rules of an architecture know
+
+
+def _live_names(infos: Sequence[TensorInfo], book: RuleBook) -> tuple[dict[str, str], set[str]]:
+    """The bare names of all keys, of averages those of what they copy; and which keys are averages."""
+    bare = unwrap(info.key for info in infos)
+    copies = {info.key for info in infos if averages.is_average(bare[info.key], info.part)}
+    dotted = [bare[key] for key in copies if averages.is_average(bare[key])]
+    dotted = [name for name in dotted if name not in averages.MARKERS]
+    if dotted:
+        live = [name for key, name in bare.items() if key not in copies]
+        restore = _restorer(dotted, book)
+        found = averages.live_names(dotted, live, restore)
+        bare = {key: found.get(name, name) if key in copies else name for key, name in bare.items()}
+    folders = {info.key: info.part for info in infos if info.key in copies and info.part}
+    for key, folder in folders.items():  # unet_ema.x copies unet.x
+        bare[key] = averages.live_folder(folder) + bare[key].removeprefix(folder)
+    return bare, copies
+
+
+def _restorer(dotted: Sequence[str], book: RuleBook) -> Callable[[str], str | None]:
+    """What puts the dots back into the names of averages: the rules of the U-Net that they fit best."""
+    unets = [c.rules() for c in book.candidates if c.heading.part == "unet"]
+    sample = sorted(dotted)[:: max(len(dotted) // 50, 1)]
+    names = [name[name.index(".") + 1 :].removeprefix("diffusion_model") for name in sample]
+    if not unets or not any("." not in name for name in names):
+        return lambda _name: None
+    counted = [(sum(rules.restore_dots(n) is not None for n in names), rules.name) for rules in unets]
+    best = max(unets, key=lambda rules: next(count for count, name in counted if name == rules.name))
+    return best.restore_dots
+
+
+def _seat(region: Region, axes: Mapping[str, int], names: Mapping[str, str], book: RuleBook) -> _Seat:
+    """The architecture of one network; what its names tell where there is none."""
+    tensors = {inside: axes[names[key]] for key, inside in region.names.items()}
+    for renamed in _spellings(tensors):
+        present = {new: tensors[old] for old, new in renamed.items()}
+        if chosen := _choose(present, region.role, book):
+            return _ruled(region, chosen, renamed)
+    layout = generic.survey(tensors)
+    part = _part_of(region.role, layout.part)
+    return _Seat(
+        region.role,
+        part,
+        GENERIC,
+        generic.TITLE,
+        lambda name: generic.position(name, layout),
+        lambda _found: layout.blocks,
+        0,
+    )
+
+
+def _spellings(tensors: Mapping[str, int]) -> Iterable[dict[str, str]]:
+    """The names of a network as rules may know them: its own, without a wrapping word, in LDM's layout."""
+    for length in variants(tensors):
+        yield {name: name[length:] for name in tensors}
+    if renamed := original(tensors):
+        yield {name: renamed.get(name, name) for name in tensors}
+
+
+def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Seat:
+    rules, unknown = chosen.rules(), generic.Layout()
+
+    def locate(name: str) -> Position:
+        name = renamed.get(name, name)
+        return rules.position(name) or generic.position(name, unknown)
+
+    return _Seat(
+        region.role,
+        _part_of(region.role, chosen.heading.part),
+        chosen.heading.name,
+        chosen.heading.title,
+        locate,
+        chosen.heading.in_order,
+        sum(rules.rule_of(renamed[name]) is not None for name in region.names.values()),
+    )
+
+
+def _choose(tensors: Mapping[str, int], role: str, book: RuleBook) -> Candidate | None:
+    """The architecture that fits: of several the user's, then the one whose rules know most of the names."""
+    sample = _representatives(tensors)
+    fitting = [c for c in book.candidates if c.heading.fit(sample)]
+    fitting = [c for c in fitting if c.source] or fitting
+    if not fitting and book.demanded and not book.demanded.heading.required and role in (DENOISER, MAIN):
+        return book.demanded
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+
+    def merit(candidate: Candidate) -> tuple[int, int, str]:
+        rules = candidate.rules()
+        known = sum(rules.rule_of(name) is not None for name, _ in sample)
+        return known, len(candidate.heading.required), candidate.heading.name
+
+    return max(fitting, key=merit)
+
+
+def _representatives(tensors: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Of names that differ in their numbers alone the lowest and the highest: few, whatever the depth."""
+    ends: dict[tuple[str, int], tuple[_Numbered, _Numbered]] = {}
+    for name, axes in tensors.items():
+        # Compared by length first, as numbers are; a name may hold one of thousands of digits.
+        mine = ([(len(digits), digits) for digits in _NUMBERS.findall(name)], name)
+        sort = (_NUMBERS.sub("#", name), axes)
+        low, high = ends.get(sort, (mine, mine))
+        ends[sort] = (min(low, mine), max(high, mine))
+    return [(name, axes) for (_, axes), pair in ends.items() for name in dict.fromkeys(n for _, n in pair)]
+
+
+def _part_of(role: str, own: str) -> str:
+    """The part of a network: what its prefix or folder says, else what its architecture is."""
+    if role == DENOISER:
+        return own if own in ("unet", "transformer") else "unet"
+    return own if role == MAIN else role
+
+
+def _main(seats: Sequence[_Seat]) -> _Seat | None:
+    """The network whose blocks a merge addresses; the largest one of those without a leading role."""
+    return next((seat for seat in seats if seat.role != OTHER), seats[0] if seats else None)
 
 
 def _axes(
-    info: TensorInfo, name: str, locate: Callable[[str], Position]
+    info: TensorInfo, seat: _Seat, name: str, *, copy: bool, main: _Seat | None
 ) -> tuple[str, str, str, str, str, bool]:
-    """The fields of `Labels` for one tensor; `name` is its key, or the key of what it copies."""
-    copy = info.key.startswith(EMA)
-    if word := special(name, empty=0 in info.shape) or (MARKER if name in _EMA_MARKERS else None):
-        part = "other" if word == SCHEDULE else generic.part_of(name)[0] or "other"
+    """The fields of `Labels` for one tensor; `name` is its name in the network, or that of what it copies."""
+    if word := MARKER if name in averages.MARKERS else special(name, empty=0 in info.shape):
+        part = "other" if word == SCHEDULE else seat.part if seat.role not in (MAIN, OTHER) else "other"
         return "ema" if copy else part, VAE if part == "vae" else BASE, word, "other", word, False
-    part, block, component, group = locate(name)
+    part, block, component, group = seat.locate(name)
+    if seat.role not in (MAIN, OTHER):
+        part = seat.part
+    if seat.role == OTHER:
+        part = part if part != "transformer" else OTHER
     kind, counted = judge(last_words(name), info.dtype, len(info.shape))
+    if part == "vae":
+        block = VAE
+    elif seat is not main and seat.role not in _BLOCK_ROLES:
+        block = BASE
     return "ema" if copy else part, block, component, kind, group, counted and not copy
 
 
-def _locator(rules: Rules) -> Callable[[str], Position]:
-    """Positions by rules; what they do not know gets what its name tells, but no block of a network."""
-    unknown = generic.Layout()
-    return lambda name: rules.position(name) or generic.position(name, unknown)
-
-
-def _dotless(keys: Iterable[str]) -> dict[str, str]:
-    """The live keys by their names without dots, as the LDM code names their EMA copies."""
-    table: dict[str, str] = {}
-    for key in keys:
-        if not key.startswith(EMA):
-            table.setdefault(key.removeprefix("model.").replace(".", ""), key)
-    return table
-
-
-def _live_name(key: str, twins: Mapping[str, str], restore_dots: Callable[[str], str | None]) -> str:
-    """The key that an EMA copy copies: of the same file, else by rule, else what stands behind `EMA`."""
-    name = key.removeprefix(EMA)
-    return twins.get(name.replace(".", "")) or restore_dots(name) or name
-
-
-def _restore_kind(name: str) -> str | None:
-    """What can be restored without rules: the dot before the kind."""
-    return None if "." in name else re.sub(r"(weight|bias)\Z", r".\1", name)
-
-
-_EMA_MARKERS = frozenset({f"{EMA}decay", f"{EMA}num_updates"})
+_NUMBERS = re.compile(r"[0-9]+")

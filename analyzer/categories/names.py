@@ -48,7 +48,7 @@ def judge(last: str, dtype: str, axes: int, /) -> tuple[str, bool]:
     tables of integers and masks, even where a cast made them floats.
     """
     word = _naming_word(last)
-    if is_integer(dtype) or _is_table(last, word, axes):
+    if is_integer(dtype) or _is_table(last, word, axes) or word in SCALES or word.endswith("_scale_inv"):
         return "other", False
     if word in _BUFFERS or word.endswith(("_buffer", "_cached")):
         return "other", True
@@ -141,14 +141,22 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 # As segments of a component these would stand on two axes, or mean what they are not.
 _RESERVED = frozenset({"weight", "bias", "other", "uncategorized", SCHEDULE, MARKER})
 
+# What a quantised tensor's codes are multiplied with: no weights, since they mean nothing by themselves.
+SCALES = frozenset(
+    {
+        *("weight_scale", "weight_scale_inv", "weight_scale_2", "scale_weight", "scales", "zeros"),
+        *("input_scale", "scale_input", "output_scale", "q_scale", "k_scale", "v_scale"),
+        *("absmax", "quant_map", "nested_absmax", "nested_quant_map", "comfy_quant"),
+    }
+)
+
 # Last words that say nothing but the kind. `weight_g` and `weight_v` are the two halves of weight norm.
 _PLAIN = frozenset({"weight", "bias", "scale", "gamma", "beta", "weight_g", "weight_v"})
 
 _BUFFERS = frozenset(
     {
         *("running_mean", "running_var", "inv_freq", "freqs_cis"),
-        *("weight_scale", "weight_scale_inv", "scale_weight", "input_scale", "scale_input", "scales"),
-        *("absmax", "quant_map", "nested_absmax", "nested_quant_map"),
+        *SCALES,
     }
 )
 

@@ -1,35 +1,47 @@
 """Rule files: one TOML for each architecture, read and checked.
 
-A file holds, with key templates as `analyzer/categories/templates.py` describes them:
+A file describes one network, by the names that its keys have inside it: what stands before them in a
+checkpoint (`model.diffusion_model.`, `first_stage_model.`, the folder of a diffusers pipeline) is taken
+away by `analyzer/categories/networks.py`. It holds, with key templates as
+`analyzer/categories/templates.py` describes them:
 
-    name = "sd1"                            # short, for files and options
-    title = "Stable Diffusion 1.x"          # for people
-    blocks = ["IN00..IN11", "M00"]          # what block weights address, in network order
-
+    name = "tiny"                           # short, for files and options
+    title = "Tiny Diffusion"                # for people
+    part = "unet"                           # of a network on its own: unet, transformer, vae, text_encoder …
+    blocks = ["IN00..IN11", "M00", "L.."]   # what block weights address, in network order; "L.." is open:
+                                            # all of L00, L01 … that a model has (optional, else none)
     [[require]]                             # a model is of this architecture if every `require` finds
     keys = ["output_blocks.{n:9..11}.**"]   # one of its tensors by one of these keys, and no `refuse`
     axes = 4                                # does; `axes` (optional) is the tensor's number of axes
     [[refuse]]
     keys = ["label_emb.**"]
 
-    [places.input]                          # a region of the network, so that rules need not repeat it
+    [places.input]                          # a region of the network, so that rules need not repeat it;
     at = ["model.input_blocks.{n:0..11}", "input_blocks.{n:0..11}"]
-    part = "unet"
+    part = "unet"                           # optional, else the file's
     block = "IN{n:02}"                      # optional, else BASE
 
+    [places.layer]
+    at = ["layers.{n:#}"]                   # any number will do for an open stem
+    block = "L{n:02}"
+
     [[rule]]                                # the first rule that matches a key wins
-    places = ["input"]                      # its `key` continues every `at` of these
+    places = ["input", "layer"]             # its `key` continues every `at` of these
     key = "{attn:attn1|attn2}.to_out.0.*"
     component = "transformer/{attn}/to_out"
     group = 2                               # optional, else 1: segments at which rankings group
-    block = "IN{n:02}"                      # optional, else the place's
+    block = "M00"                           # optional, else the place's
 
     [[example]]                             # replayed by the tests
     key = "input_blocks.4.attn2.to_out.0.bias"
     part = "unet"
-    block = "IN04"
+    block = "M00"
     component = "transformer/attn2/to_out"
     group = "transformer/attn2"
+
+`extends = ["llama"]` beside `name` takes over the places and rules of other files that ship with the
+package, behind the file's own; a place of the same name is the file's own. Name, title, part, blocks
+and the `require` and `refuse` rows stand before everything else, since of most files no more is read.
 
 Kinds, tables and markers are the same everywhere (`analyzer/categories/names.py`). What `{rest:**}` captures
 loses its numbers and its `weight` or `bias` when a component names it. Refused, all problems of a
@@ -49,48 +61,103 @@ from typing import Any, TypeVar
 
 from analyzer.categories import templates
 from analyzer.categories.names import BASE, VAE, Position, clean
-from analyzer.categories.rules import Evidence, Example, Pattern, Rule, Rules, build_index, pattern_of
+from analyzer.categories.rules import (
+    Evidence,
+    Example,
+    Heading,
+    Pattern,
+    Rule,
+    Rules,
+    build_index,
+    pattern_of,
+)
 from analyzer.categories.templates import Segment, TemplateError
 from analyzer.errors import AnalyzerError
 
 T = TypeVar("T")
 
 
-def load(file: Path | Traversable) -> Rules:
-    """The rules of a TOML file."""
+Library = Callable[[str], str]  # the text of a file that ships with the package, by its name
+
+
+def no_library(name: str) -> str:
+    """The library of a file that must not extend others."""
+    raise TemplateError(f"extends {name!r}, which is no architecture that ships with mergescope")
+
+
+def read(file: Path | Traversable) -> str:
+    """The text of a rule file."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(file, Path) and file.is_file() and file.stat().st_size > MAX_BYTES:
+            raise AnalyzerError(f"{file}: has more than {MAX_BYTES} bytes, so it is no file of rules")
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
         raise AnalyzerError(f"{file}: cannot read the rules ({error}); give a TOML file") from error
-    return parse(text, source=str(file))
 
 
-def parse(text: str, *, source: str) -> Rules:
+def load(file: Path | Traversable, *, library: Library = no_library) -> Rules:
+    """The rules of a TOML file."""
+    return parse(read(file), source=str(file), library=library)
+
+
+def parse(text: str, *, source: str, library: Library = no_library) -> Rules:
     """The rules of a TOML text; `source` names it in messages."""
-    try:
-        document = _Table("the file", "", tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise AnalyzerError(f"{source}: the rules are not valid TOML: {error}") from error
+    document = _document(text, source)
     problems: list[str] = []
     heads = _collect([document], _head, problems)
-    places = dict(_collect(document.tables("places"), _place, problems))
-    required = _collect(document.rows("require"), _evidence, problems)
-    refused = _collect(document.rows("refuse"), _evidence, problems)
+    required, refused = _conditions(document, problems)
     examples = _collect(document.rows("example"), _example, problems)
     # Without a head every rule would seem to give wrong blocks.
-    patterns = _rules(document, places, heads[0].blocks, problems) if heads else ()
+    patterns = _all_patterns(document, heads[0], library, problems) if heads else ()
     if problems:
         raise AnalyzerError(f"{source}: {'; '.join(problems)}")
-    return Rules(
-        heads[0].name,
-        heads[0].title,
-        heads[0].blocks,
-        required=tuple(required),
-        refused=tuple(refused),
-        patterns=patterns,
-        index=build_index(patterns),
-        examples=tuple(examples),
-    )
+    heading = _heading(heads[0], required, refused)
+    return Rules(heading, patterns, build_index(patterns), tuple(examples))
+
+
+def parse_heading(text: str, *, source: str) -> Heading:
+    """What the first lines of a rule file say of it; the rest is not even looked at."""
+    document = _document(_REST.split(text, maxsplit=1)[0], source)
+    problems: list[str] = []
+    heads = _collect([document], lambda table: _head(table, partial=True), problems)
+    required, refused = _conditions(document, problems)
+    if problems:
+        raise AnalyzerError(f"{source}: {'; '.join(problems)}")
+    return _heading(heads[0], required, refused)
+
+
+def _document(text: str, source: str) -> _Table:
+    try:
+        return _Table("the file", "", tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise AnalyzerError(f"{source}: the rules are not valid TOML: {error}") from error
+
+
+def _conditions(document: _Table, problems: list[str]) -> tuple[list[Evidence], list[Evidence]]:
+    required = _collect(document.rows("require"), _evidence, problems)
+    return required, _collect(document.rows("refuse"), _evidence, problems)
+
+
+def _heading(head: _Head, required: Iterable[Evidence], refused: Iterable[Evidence]) -> Heading:
+    return Heading(head.name, head.title, head.part, head.blocks, tuple(required), tuple(refused))
+
+
+def _all_patterns(
+    document: _Table, head: _Head, library: Library, problems: list[str]
+) -> tuple[Pattern, ...]:
+    """The patterns of a file, and behind them those of the files that it extends."""
+    chain = [(document, "")]
+    for name in head.extends:
+        try:
+            chain.append((_document(library(name), name), name))
+        except TemplateError as error:
+            problems.append(f"the file: {error}")
+    named = [_collect(table.tables("places"), lambda t: _place(t, head.part), problems) for table, _ in chain]
+    own, *inherited = map(dict, named)
+    patterns = _rules(document, own, head.blocks, problems)
+    for (table, name), places in zip(chain[1:], inherited, strict=True):
+        patterns += _rules(table, places | own, head.blocks, problems, owner=name)
+    return patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +213,9 @@ class _Table:
 class _Head:
     name: str
     title: str
+    part: str
     blocks: tuple[str, ...]
+    extends: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +236,22 @@ def _collect(tables: Iterable[_Table], read: Callable[[_Table], T], problems: li
     return results
 
 
-def _head(table: _Table) -> _Head:
-    table.only("name", "title", "blocks", "require", "refuse", "places", "rule", "example")
-    if not table.rows("rule"):
+def _head(table: _Table, *, partial: bool = False) -> _Head:
+    table.only(
+        *("name", "title", "part", "blocks", "extends", "require", "refuse", "places", "rule", "example")
+    )
+    extends = table.texts("extends") if "extends" in table.fields else ()
+    if not partial and not extends and not table.rows("rule"):
         raise TemplateError("has no [[rule]]")
-    return _Head(table.text("name"), table.text("title"), _blocks(table.texts("blocks")))
+    part = _part(table, "transformer")
+    blocks = _blocks(table.texts("blocks")) if "blocks" in table.fields else ()
+    return _Head(table.text("name"), table.text("title"), part, blocks, extends)
+
+
+def _part(table: _Table, default: str) -> str:
+    if not _PART.fullmatch(part := table.text("part", default)):
+        raise TemplateError(f"part {part!r} must be a word of small letters such as unet")
+    return part
 
 
 def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
@@ -179,7 +259,12 @@ def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
     names: list[str] = []
     for entry in entries:
         if not (match := _BLOCKS.fullmatch(entry)):
-            raise TemplateError(f"blocks has {entry!r}: write M00 or IN00..IN11")
+            raise TemplateError(
+                f"blocks has {entry!r}: write M00, IN00..IN11, or L.. for as many as there are"
+            )
+        if not match["first"]:
+            names.append(entry)
+            continue
         stem, first, last = match["stem"], match["first"], match["last"] or match["first"]
         names += [f"{stem}{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
     if len(names) != len(set(names)):
@@ -187,23 +272,29 @@ def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _place(table: _Table) -> tuple[str, _Place]:
+def _place(table: _Table, part: str) -> tuple[str, _Place]:
     table.only("at", "part", "block")
     for at in table.texts("at"):
         templates.parse(at)
-    if not _PART.fullmatch(part := table.text("part")):
-        raise TemplateError(f"part {part!r} must be a word of small letters such as unet")
-    return table.name, _Place(table.texts("at"), part, table.text("block", BASE))
+    return table.name, _Place(table.texts("at"), _part(table, part), table.text("block", BASE))
 
 
 def _rules(
-    document: _Table, places: Mapping[str, _Place], blocks: Collection[str], problems: list[str]
+    document: _Table,
+    places: Mapping[str, _Place],
+    blocks: Collection[str],
+    problems: list[str],
+    *,
+    owner: str = "",
 ) -> tuple[Pattern, ...]:
-    groups = _collect(document.rows("rule"), lambda row: _patterns(row, places, blocks), problems)
+    """The patterns of all rules; `owner` is the file's name where another one extends it."""
+    groups = _collect(document.rows("rule"), lambda row: _patterns(row, places, blocks, owner), problems)
     return tuple(pattern for group in groups for pattern in group)
 
 
-def _patterns(row: _Table, places: Mapping[str, _Place], blocks: Collection[str]) -> list[Pattern]:
+def _patterns(
+    row: _Table, places: Mapping[str, _Place], blocks: Collection[str], owner: str
+) -> list[Pattern]:
     """One rule at all its places."""
     row.only("places", "key", "component", "group", "block")
     component, group = row.text("component"), row.number("group")
@@ -215,7 +306,7 @@ def _patterns(row: _Table, places: Mapping[str, _Place], blocks: Collection[str]
     for name in row.texts("places"):
         if not (place := places.get(name)):
             raise TemplateError(f"there is no place {name!r}, only {', '.join(sorted(places)) or 'none'}")
-        rule = Rule(int(row.name), place.part, row.text("block", place.block), component, group)
+        rule = Rule(int(row.name), place.part, row.text("block", place.block), component, group, owner)
         for at in place.at:
             segments = templates.parse(f"{at}.{row.text('key')}" if at else row.text("key"))
             _check_captures(rule, segments, {*blocks, BASE, VAE})
@@ -236,6 +327,10 @@ def _check_captures(rule: Rule, segments: Iterable[Segment], blocks: Collection[
     segments = tuple(segments)
     if missing := templates.holes(rule.component) - {segment.name for segment in segments}:
         raise TemplateError(f"the key captures no {', '.join(sorted(missing))} for {rule.component!r}")
+    if (stem := _OPEN_BLOCK.fullmatch(rule.block)) and f"{stem[1]}.." in blocks:
+        if not any(segment.name == stem[2] and segment.numeric for segment in segments):
+            raise TemplateError(f"{rule.block!r} needs a number {{{stem[2]}:#}} in the key")
+        return
     if stray := set(templates.fillings(rule.block, segments)) - set(blocks):
         raise TemplateError(f"{rule.block!r} can give {min(stray)}, which `blocks` does not list")
 
@@ -253,4 +348,7 @@ def _example(row: _Table) -> Example:
 
 
 _PART = re.compile(r"[a-z][a-z0-9_]*")
-_BLOCKS = re.compile(r"(?P<stem>[A-Z]+)(?P<first>[0-9]{1,4})(?:\.\.(?P=stem)(?P<last>[0-9]{1,4}))?")
+_BLOCKS = re.compile(r"(?P<stem>[A-Z]+)(?:\.\.|(?P<first>[0-9]{1,4})(?:\.\.(?P=stem)(?P<last>[0-9]{1,4}))?)")
+_OPEN_BLOCK = re.compile(r"([A-Z]+)\{([a-z][a-z_]*)(?::0[1-9])?\}")
+_REST = re.compile(r"^\[(?:places|\[(?:rule|example))", re.MULTILINE)
+MAX_BYTES = 1 << 20  # the largest file that ships has a fiftieth of it

@@ -7,7 +7,7 @@ describes the format) and to judge dtypes and shapes beyond a number of axes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from analyzer.categories.names import Position, clean, path
@@ -23,6 +23,7 @@ class Rule:
     block: str  # a template
     component: str  # a template
     group: int  # leading segments of the component by which rankings group
+    owner: str = ""  # the file that it stands in, where that is another one (`extends`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,21 @@ class Pattern:
 
     rule: Rule
     first: tuple[str, ...] | None  # what the first segment can be; None if open
-    depth: int  # segments of the keys that it matches; the fewest if `open_name` is set
-    keys: re.Pattern[str]
-    dotless: re.Pattern[str] | None  # the keys below `model.` without dots; None for all others
+    segments: tuple[Segment, ...]
     open_name: str | None  # the capture of one segment or more, if the template ends with one
+
+    @property
+    def depth(self) -> int:
+        """Segments of the keys that it matches; the fewest if `open_name` is set."""
+        return len(self.segments)
+
+    def match(self, key: str) -> re.Match[str] | None:
+        """The match of a whole key; compiled at first use, since most patterns of a file never are."""
+        return matcher(self.segments).fullmatch(key)
+
+    def match_dotless(self, name: str) -> re.Match[str] | None:
+        """The match of a key that was written without its dots; its groups are the segments."""
+        return None if self.segments[-1].open_end else dotless_matcher(self.segments).fullmatch(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +75,67 @@ Index = tuple[dict[str, tuple[Pattern, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """One architecture, ready for use."""
+class Heading:
+    """What tells whether a network is of an architecture: read for all of them, so it is kept short."""
 
     name: str
     title: str
-    blocks: tuple[str, ...]  # in network order
+    part: str  # of a network that no word before its keys announces
+    blocks: tuple[str, ...]  # in network order; "L.." stands for all L00, L01 … that a model has
     required: tuple[Evidence, ...]
     refused: tuple[Evidence, ...]
-    patterns: tuple[Pattern, ...]  # in the order of the file: the first that matches wins
-    index: Index
-    examples: tuple[Example, ...]
 
     def fit(self, tensors: Sequence[tuple[str, int]]) -> bool:
-        """True if a model with these names and numbers of axes is of this architecture."""
+        """True if a network with these names and numbers of axes is of this architecture."""
         return (
             bool(self.required)
             and all(evidence.found(tensors) for evidence in self.required)
             and not any(evidence.found(tensors) for evidence in self.refused)
         )
 
+    def in_order(self, found: Collection[str]) -> tuple[str, ...]:
+        """The blocks in network order: all that are listed, and of open stems those that were found."""
+        names: list[str] = []
+        for entry in self.blocks:
+            stem = entry.removesuffix("..")
+            if stem == entry:
+                names.append(entry)
+            else:
+                own = [block for block in found if _NUMBERED.sub("", block) == stem]
+                names += sorted(own, key=lambda block: (len(block), block))
+        return tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One architecture, ready for use."""
+
+    heading: Heading
+    patterns: tuple[Pattern, ...]  # in the order of the file: the first that matches wins
+    index: Index
+    examples: tuple[Example, ...]
+
+    @property
+    def name(self) -> str:
+        """Short, for files and options."""
+        return self.heading.name
+
     def position(self, key: str) -> Position | None:
         """Where the first rule that matches puts a key; None if no rule knows it."""
         for pattern in self._candidates(key):
-            if match := pattern.keys.fullmatch(key):
+            if match := pattern.match(key):
                 return _position(pattern, match)
         return None
 
     def rule_of(self, key: str) -> Rule | None:
         """The first rule that matches a key; None if no rule knows it."""
-        return next((p.rule for p in self._candidates(key) if p.keys.fullmatch(key)), None)
+        return next((p.rule for p in self._candidates(key) if p.match(key)), None)
 
     def restore_dots(self, name: str) -> str | None:
-        """The key that is `model.` and `name` with its dots put back; None if no rule knows it."""
+        """The key that is `name` with its dots put back; None if no rule knows it."""
         for pattern in self.patterns if len(name) <= _MAX_DOTLESS else ():
-            if pattern.dotless and (match := pattern.dotless.fullmatch(name)):
-                return ".".join(("model", *match.groups()))
+            if match := pattern.match_dotless(name):
+                return ".".join(match.groups())
         return None
 
     def _candidates(self, key: str) -> tuple[Pattern, ...]:
@@ -109,15 +146,7 @@ class Rules:
 def pattern_of(rule: Rule, segments: Sequence[Segment]) -> Pattern:
     """A rule at one place: `segments` are the place's and the rule's."""
     last = segments[-1]
-    below_model = segments[0].values == ("model",) and not last.open_end
-    return Pattern(
-        rule,
-        first=segments[0].values,
-        depth=len(segments),
-        keys=matcher(segments),
-        dotless=dotless_matcher(segments[1:]) if below_model else None,
-        open_name=last.name if last.open_end else None,
-    )
+    return Pattern(rule, segments[0].values, tuple(segments), last.name if last.open_end else None)
 
 
 def build_index(patterns: Sequence[Pattern]) -> Index:
@@ -139,6 +168,8 @@ def _position(pattern: Pattern, match: re.Match[str]) -> Position:
     group = "/".join(component.split("/", rule.group)[: rule.group])
     return Position(rule.part, fill(rule.block, raw), component, group)
 
+
+_NUMBERED = re.compile(r"[0-9]+\Z")
 
 # Longer names are not tried without dots: the search is not linear in the length, and no model has them.
 _MAX_DOTLESS = 300

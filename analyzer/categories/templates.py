@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 
@@ -37,6 +38,11 @@ class Segment:
     values: tuple[str, ...] | None = None  # all that it can be; None if open
     open_end: bool = False  # stands for one segment or more
 
+    @property
+    def numeric(self) -> bool:
+        """True if it can only be an integer."""
+        return self.pattern == _WILD["#"] or all(v.isdecimal() for v in self.values or ("x",))
+
 
 def parse(text: str) -> tuple[Segment, ...]:
     """The segments of a key template; none of the empty template."""
@@ -49,7 +55,8 @@ def parse(text: str) -> tuple[Segment, ...]:
     return segments
 
 
-def matcher(segments: Sequence[Segment]) -> re.Pattern[str]:
+@cache
+def matcher(segments: tuple[Segment, ...]) -> re.Pattern[str]:
     """The keys that a template means, for `fullmatch`; captures are named groups."""
     return re.compile(r"\.".join(f"(?P<{s.name}>{s.pattern})" if s.name else s.pattern for s in segments))
 
@@ -59,7 +66,8 @@ def any_matcher(templates: Iterable[Sequence[Segment]]) -> re.Pattern[str]:
     return re.compile("|".join(r"\.".join(s.pattern for s in segments) for segments in templates))
 
 
-def dotless_matcher(segments: Sequence[Segment]) -> re.Pattern[str]:
+@cache
+def dotless_matcher(segments: tuple[Segment, ...]) -> re.Pattern[str]:
     """The same keys written without dots, for `fullmatch`; the groups are the segments of the key.
 
     Where two numbers meet, the first takes as many digits as it can leave the second one with:

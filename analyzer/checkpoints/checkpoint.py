@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.checkpoints.sources import AbstractSource
+from analyzer.checkpoints.views import read_view
 from analyzer.errors import CheckpointError
 from analyzer.records import TensorInfo
 
@@ -29,13 +30,14 @@ class Checkpoint:
     """A model that is open for reading, by any number of threads. Close it, or use `with`."""
 
     path: Path  # as the user named it
-    format: str  # "safetensors" or "torch"
+    format: str  # "safetensors", "torch", "gguf", or of a folder "sharded" or "diffusers"
     files: tuple[Path, ...]  # all that were opened: an output may be none of them
     bytes: int  # size of all files
     metadata: Mapping[str, str]
     infos: Mapping[str, TensorInfo]  # by raw key, in the order of the header
     header: _Header = field(repr=False)  # what describes the tensors, for the fingerprint
     sources: tuple[AbstractSource, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()  # a sentence about each oddity that the user should know of
 
     def read_into(self, info: TensorInfo, start: int, buffer: memoryview | NDArray[np.uint8]) -> None:
         """Fill the whole buffer with the tensor's bytes from its byte `start` on.
@@ -43,9 +45,13 @@ class Checkpoint:
         Little-endian and in row-major order, as safetensors has them. Raises CheckpointError if
         the file ends early or cannot be read.
         """
-        view = buffer if isinstance(buffer, memoryview) else buffer.data
-        assert 0 <= start <= start + len(view) <= info.nbytes, "a read outside of its tensor"
-        self.sources[info.source].read_into(info.offset + start, view)
+        target = buffer if isinstance(buffer, memoryview) else buffer.data
+        assert 0 <= start <= start + len(target) <= info.nbytes, "a read outside of its tensor"
+        source = self.sources[info.source]
+        if info.view is None:
+            source.read_into(info.offset + start, target)
+        else:
+            read_view(source, info, start, target)
 
     def fingerprint(self) -> str:
         """What the model holds, as "sha256:…"; the same under any path and at any time.
@@ -64,9 +70,10 @@ class Checkpoint:
         digest.update(self.header)
         buffer = np.empty(3 * SAMPLE_BYTES, np.uint8)
         for info in self.infos.values():
-            for start, count in _samples(info.nbytes):
+            stored = info.encoded or info
+            for start, count in _samples(stored.nbytes):
                 part = buffer[:count]
-                self.read_into(info, start, part)
+                self.read_into(stored, start, part)
                 digest.update(part.data)
         return f"sha256:{digest.hexdigest()}"
 

@@ -11,7 +11,6 @@ _SIGNATURES: Mapping[bytes, str] = {
         "is a Git LFS pointer and not the model itself; run `git lfs pull`, or download the file "
         "from its page"
     ),
-    b"GGUF": "is a GGUF file, which this version does not read; use the safetensors of the same model",
     b"\x89HDF": "is an HDF5 file, which this version does not read; convert it to safetensors",
     b"\x93NUMPY": "is a NumPy array, not a model; convert it to safetensors",
     b"PK\x05\x06": "is an empty zip archive; download it again",

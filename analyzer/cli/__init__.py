@@ -16,6 +16,7 @@ import click
 
 from analyzer import __version__
 from analyzer.cli.demo import demo
+from analyzer.cli.inspect import inspect
 from analyzer.cli.merge import merge
 from analyzer.cli.rank import rank
 from analyzer.cli.report import report
@@ -35,11 +36,12 @@ def mergescope() -> None:
     mergescope rank scan.json --axis block                     look from any side
     mergescope report scan.json -o report.html                 look at all of it
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
+    mergescope inspect a.safetensors                           see what one model holds
     mergescope demo                                            try all of it now
     """  # noqa: D301 - click wants the character that \b stands for
 
 
-for _command in (scan, rank, report, merge, demo):
+for _command in (scan, rank, report, merge, inspect, demo):
     mergescope.add_command(_command)
 
 

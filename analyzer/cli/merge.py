@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print what would be done with every key, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, and nothing else.")
 @click.option("--force", is_flag=True, help="Replace an existing output; never an input.")
+@options.rules
 @options.compute
 @options.quiet
 def merge(
@@ -87,6 +88,7 @@ def merge(
     dry_run: bool,
     as_json: bool,
     force: bool,
+    rules: Path | None,
     device: str,
     threads: int | None,
     quiet: bool,
@@ -111,7 +113,7 @@ def merge(
     with checkpoints.open_checkpoint(a) as model_a, checkpoints.open_checkpoint(b) as model_b:
         if output is not None:
             check_target(output, inputs=[*model_a.files, *model_b.files], force=force)
-        plan = plan_merge(model_a, model_b, wish)
+        plan = plan_merge(model_a, model_b, wish, book=options.rule_book(rules))
         for warning in plan.warnings if not quiet else ():
             terminal.warn(warning)
         with terminal.pipe_may_close():
@@ -130,6 +132,8 @@ def merge(
             )  # fmt: skip
     for key, count in result.nonfinite.items() if not quiet else ():
         terminal.warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
+    for key, count in result.clipped.items() if not quiet else ():
+        terminal.warn(f"{count:,} values of {key!r} are clipped: too large for A's fp8 scale")
     if not quiet and not as_json:
         with terminal.pipe_may_close():
             plans.print_plan_summary(plan)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from analyzer.errors import AnalyzerError
+
+if TYPE_CHECKING:
+    from analyzer.categories import RuleBook
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,6 +46,28 @@ def only(command: Command) -> Command:
         metavar="SELECTOR",
         help="Which keys: attn2  attn1,attn2,weight  U-Net,OUT03..OUT08  '!bias'  'key:*.to_k.*'",
     )(command)
+
+
+def rules(command: Command) -> Command:
+    """--rules FILE."""
+    return click.option(
+        "--rules",
+        type=FILE,
+        metavar="FILE.toml",
+        help=f"An architecture of your own; those in {rules_folder()} are always known.",
+    )(command)
+
+
+def rules_folder() -> Path:
+    """Where a user's own architectures lie."""
+    return Path(click.get_app_dir("mergescope")) / "architectures"
+
+
+def rule_book(demanded: Path | None) -> RuleBook:
+    """All architectures: those that ship, the user's, and the file that the command names."""
+    from analyzer import categories
+
+    return categories.rule_book(rules_folder(), demanded=demanded)
 
 
 def set_option(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:

@@ -27,6 +27,7 @@ _FAILED = 3  # the exit code that says "--fail-on held"
 @click.option(
     "--fail-on", metavar="EXPR", help="Exit with 3 if this holds for some key: 'relative_change > 0.03'."
 )
+@options.rules
 @click.option("--json", "as_json", is_flag=True, help="Print the scan as JSON, and nothing else.")
 @options.compute
 @options.quiet
@@ -38,6 +39,7 @@ def scan(
     table: Path | None,
     only: str | None,
     fail_on: str | None,
+    rules: Path | None,
     as_json: bool,
     device: str,
     threads: int | None,
@@ -57,12 +59,15 @@ def scan(
     from analyzer.writer import check_files, write_files
 
     condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
+    book = options.rule_book(rules)
     with checkpoints.open_checkpoint(a) as model_a, checkpoints.open_checkpoint(b) as model_b:
         inputs = [*model_a.files, *model_b.files]
         check_files([f for f in (output, report, table) if f], inputs=inputs)
         where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
         with terminal.progress_bar("scanning", quiet=quiet) as progress:
-            result = run_scan(model_a, model_b, only=only, device=where, threads=threads, progress=progress)
+            result = run_scan(
+                model_a, model_b, only=only, book=book, device=where, threads=threads, progress=progress
+            )
     document = scanfile.dumps(result) if output or as_json else b""
     contents = {}
     if output:
@@ -75,6 +80,8 @@ def scan(
     found = findings(result)
     failed = keys_where(result, condition) if condition else []
     if not quiet:
+        for note in result.notes:
+            terminal.warn(note)
         for finding in found:
             if finding.statistic in terminal.WARNED:
                 terminal.warn(finding.text)

@@ -101,13 +101,16 @@ def print_scan(
     for finding in findings:
         if finding.statistic not in WARNED:
             style = "bold yellow" if unrelated and finding is findings[0] else ""
-            lines = textwrap.wrap(printable(finding.text), max(console.width - 2, _SHORTEST_NAME))
             mark = "•" if fancy else "-"
-            console.print(
-                Text("\n".join([f"{mark} {lines[0]}", *(f"  {line}" for line in lines[1:])]), style)
-            )
+            console.print(wrapped(finding.text, width=console.width, mark=mark, style=style))
     console.print()
     print_ranking(ranking, by="relative_change", console=console)
+
+
+def wrapped(text: str, *, width: int, mark: str, style: str = "") -> Text:
+    """A sentence behind a mark, with a hanging indent."""
+    lines = textwrap.wrap(printable(text), max(width - 2, _SHORTEST_NAME))
+    return Text("\n".join([f"{mark} {lines[0]}", *(f"  {line}" for line in lines[1:])]), style)
 
 
 def print_written(files: Sequence[Path]) -> None:
@@ -141,7 +144,7 @@ def print_ranking(ranking: Sequence[RankRow], *, by: str, console: Console | Non
         table.add_column(heading, justify="left" if place == _BAR_PLACE else "right", no_wrap=True)
     for name, *cells in rows:
         styles = ["cyan" if place == _BAR_PLACE else "" for place in range(shown)]
-        table.add_row(_shorten(name, room), *(Text(*cell) for cell in zip(cells, styles, strict=False)))
+        table.add_row(shorten(name, room), *(Text(*cell) for cell in zip(cells, styles, strict=False)))
     console.print(table)
 
 
@@ -219,7 +222,7 @@ def _difference(statistic: str, value: float | None) -> float:
     return abs(value)
 
 
-def _shorten(name: str, width: int) -> Text:
+def shorten(name: str, width: int) -> Text:
     """The name, with its middle left out where it is too long: both ends tell names apart."""
     if len(name) > width:
         tail = (width - 1) // 2

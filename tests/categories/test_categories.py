@@ -167,9 +167,12 @@ def test_sd1_groups_have_names_of_their_own(sd1: list[TensorInfo]) -> None:
 
 def test_sd1_position_ids_are_a_table_in_any_dtype() -> None:
     """A cast to floats does not make weights of them."""
-    key = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+    clip = "cond_stage_model.transformer.text_model"
+    key = f"{clip}.embeddings.position_ids"
+    signs = [f"{clip}.encoder.layers.0.self_attn.q_proj.weight", f"{clip}.embeddings.token_embedding.weight"]
     for dtype in ("I64", "F32", "F16"):
-        found = categorize([tensor(SD1_SIGN), tensor(key, dtype, (1, 77))]).labels[key]
+        infos = [*map(tensor, (SD1_SIGN, *signs)), tensor(key, dtype, (1, 77))]
+        found = categorize(infos).labels[key]
         expected = Labels(
             "text_encoder", "BASE", "embeddings/position_ids", "other", "embeddings", counted=False
         )

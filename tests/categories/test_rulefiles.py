@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.categories import architectures, categorize, rulefiles
+from analyzer.categories import architectures, categorize, rule_book, rulefiles
 from analyzer.categories.rulefiles import load, parse
 from analyzer.categories.rules import Example, Rules
 from analyzer.errors import AnalyzerError
@@ -56,8 +56,9 @@ def test_examples_of_rule_files_replay(rules: Rules, example: Example) -> None:
 @pytest.mark.parametrize("rules", architectures(), ids=lambda rules: rules.name)
 def test_every_rule_has_an_example(rules: Rules) -> None:
     """A rule that the rules before it shadow, or that matches nothing, shows up here."""
-    hit = {rule.number for example in rules.examples if (rule := rules.rule_of(example.key))}
-    assert sorted({pattern.rule.number for pattern in rules.patterns}) == sorted(hit)
+    rows = [rule for example in rules.examples if (rule := rules.rule_of(example.key)) and not rule.owner]
+    own = {pattern.rule.number for pattern in rules.patterns if not pattern.rule.owner}
+    assert sorted(own) == sorted({rule.number for rule in rows})
 
 
 def test_the_file_that_the_documentation_shows_does_what_it_says() -> None:
@@ -71,7 +72,7 @@ def test_the_file_that_the_documentation_shows_does_what_it_says() -> None:
 def test_rules_say_where_a_key_stands() -> None:
     """Captures fill the block and the component; the first rule that matches wins."""
     rules = parse(TINY, source="tiny")
-    assert ("A0", "A1", "A2", "M00") == rules.blocks
+    assert ("A0", "A1", "A2", "M00") == rules.heading.blocks
     assert ("unet", "A1", "attn/q/left", "attn/q") == rules.position("net.1.q.left.weight")
     assert ("unet", "A2", "attn/k/left", "attn/k") == rules.position("2.k.left.bias")
     assert ("unet", "M00", "v/left", "v") == rules.position("net.0.v.3.left.weight")
@@ -105,20 +106,20 @@ def test_rules_know_their_models() -> None:
     """Every `require` must be there, with its number of axes, and no `refuse`."""
     rules = parse(TINY, source="tiny")
     sign = ("net.2.q.left.weight", 4)
-    assert rules.fit([("x", 1), sign])
-    assert not rules.fit([("net.2.q.left.weight", 2)])
-    assert not rules.fit([("net.1.q.left.weight", 4)])
-    assert not rules.fit([sign, ("odd.a.b", 1)])
-    assert not rules.fit([])
+    assert rules.heading.fit([("x", 1), sign])
+    assert not rules.heading.fit([("net.2.q.left.weight", 2)])
+    assert not rules.heading.fit([("net.1.q.left.weight", 4)])
+    assert not rules.heading.fit([sign, ("odd.a.b", 1)])
+    assert not rules.heading.fit([])
 
 
 def test_rules_of_the_user_are_used_as_they_are(tmp_path: Path) -> None:
-    """A file of one's own is not asked whether it fits; what it does not know gets what its name tells."""
+    """A file without conditions fits any model; what it does not know gets what its name tells."""
     file = tmp_path / "own.toml"
-    file.write_text(TINY, encoding="utf-8")
+    file.write_text(TINY.replace("[[require]]\nkeys", "[[refuse]]\nkeys"), encoding="utf-8")
     found = categorize(
         [TensorInfo(key, "F16", (2, 2), 0, 0) for key in ("net.0.q.left.bias", "head.weight")],
-        rules=load(file),
+        book=rule_book(demanded=file),
     )
     assert ("tiny", "Tiny", ("A0", "A1", "A2", "M00")) == (found.architecture, found.title, found.blocks)
     assert Labels("unet", "A0", "attn/q/left", "bias", "attn/q") == found.labels["net.0.q.left.bias"]

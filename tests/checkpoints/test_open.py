@@ -141,35 +141,27 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     assert "is not a regular file" in refusal(tmp_path / "pipe")
 
 
-def test_a_folder_names_the_models_in_it(model: Path) -> None:
-    """A folder is not opened yet; the sentence lists what to name instead, one level deep."""
-    folder = model.parent
-    (folder / "vae").mkdir()
-    (folder / "vae" / "weights.bin").touch()
-    (folder / "readme.md").touch()
-    assert refusal(folder).endswith("name one of those in it: model.safetensors, vae/weights.bin")
-
-
 def test_a_folder_of_many_models_lists_some(tmp_path: Path) -> None:
-    """The list has an end."""
+    """Nothing says which one is meant; the list of them has an end."""
     for number in range(12):
         (tmp_path / f"{number:02}.pt").touch()
+    assert refusal(tmp_path).startswith("holds several models, and nothing says which is meant; name one")
     assert refusal(tmp_path).endswith("08.pt, 09.pt and 2 more")
 
 
 def test_a_folder_that_cannot_be_listed_says_so(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Permission to enter a folder may be missing."""
+    """Permission to look into a folder may be missing."""
 
-    def fail(_path: Path) -> bool:
+    def fail(_path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "is_file", fail)
+    monkeypatch.setattr(os, "scandir", fail)
     assert "is a folder that cannot be listed (Permission denied)" in refusal(model.parent)
 
 
-def test_a_folder_without_models_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_models_says_what_was_looked_for(tmp_path: Path) -> None:
     """A folder of other things is a mistake of another kind."""
-    assert "is a folder without a model file" in refusal(tmp_path)
+    assert "is a folder without a model; looked for model.safetensors, pytorch_model" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("positional", [True, False], ids=["preadv", "seek and read"])

@@ -1,0 +1,101 @@
+"""Which architectures there are: those that ship with the package, and those that a user adds.
+
+Reads the heading of every rule file, and the whole of those alone that a model turns out to need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from analyzer.categories import rulefiles
+from analyzer.categories.rules import Heading, Rules
+from analyzer.categories.templates import TemplateError
+from analyzer.errors import AnalyzerError
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An architecture that a model may be of."""
+
+    heading: Heading
+    rules: Callable[[], Rules]
+    source: str  # the file, for messages; "" of those that ship
+
+
+@dataclass(frozen=True, slots=True)
+class RuleBook:
+    """All architectures that models are held against, the user's own first."""
+
+    candidates: tuple[Candidate, ...]
+    demanded: Candidate | None = None  # must fit some network of a model
+
+    @property
+    def own(self) -> tuple[Candidate, ...]:
+        """The user's."""
+        return tuple(candidate for candidate in self.candidates if candidate.source)
+
+
+@cache
+def architectures() -> tuple[Rules, ...]:
+    """The rules of every architecture that ships with the package, by file name."""
+    return tuple(candidate.rules() for candidate in shipped().candidates)
+
+
+@cache
+def shipped() -> RuleBook:
+    """What ships with the package."""
+    return RuleBook(tuple(_shipped(name) for name in _names()))
+
+
+def rule_book(folder: Path | None = None, *, demanded: Path | None = None) -> RuleBook:
+    """What ships, and before it the rule files of a user's folder and the file that must be used.
+
+    A file of the name of one that ships replaces it. Raises AnalyzerError for a file that is wrong.
+    """
+    own = [_candidate(demanded)] if demanded is not None else []
+    if folder is not None and folder.is_dir():
+        own += [_candidate(file) for file in sorted(folder.glob("*.toml"))]
+    names = {candidate.heading.name for candidate in own}
+    rest = [candidate for candidate in shipped().candidates if candidate.heading.name not in names]
+    return RuleBook((*own, *rest), own[0] if demanded is not None else None)
+
+
+def require_used(book: RuleBook, used: Sequence[str], *, model: str) -> None:
+    """AnalyzerError if the file that the user named fits no network of the model."""
+    if book.demanded is not None and book.demanded.heading.name not in used:
+        raise AnalyzerError(
+            f"{book.demanded.source}: these rules fit no network of {model}: every [[require]] must find one "
+            "of its keys, and no [[refuse]] may; compare them with mergescope inspect"
+        )
+
+
+def _candidate(file: Path) -> Candidate:
+    rules = rulefiles.load(file, library=_text)
+    return Candidate(rules.heading, lambda: rules, str(file))
+
+
+def _shipped(name: str) -> Candidate:
+    heading = rulefiles.parse_heading(_text(name), source=f"{name}.toml")
+    return Candidate(heading, lambda: _rules(name), "")
+
+
+@cache
+def _rules(name: str) -> Rules:
+    return rulefiles.parse(_text(name), source=f"{name}.toml", library=_text)
+
+
+@cache
+def _text(name: str) -> str:
+    if name not in _names():
+        raise TemplateError(f"extends {name!r}; there are {', '.join(_names())}")
+    return rulefiles.read(files("analyzer").joinpath("architectures", f"{name}.toml"))
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    folder = files("analyzer").joinpath("architectures")
+    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))

@@ -1,0 +1,150 @@
+"""What `mergescope inspect` shows, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from rich.table import Table
+from rich.text import Text
+
+from analyzer.checkpoints.dtypes import DTYPES
+from analyzer.cli.terminal import OutputConsole, human_bytes, human_count, printable, shorten, wrapped
+from analyzer.inspection import Inspection, Tally
+from analyzer.ranking import short_names
+
+_COMPONENTS = 24  # how many a table shows before it says "and N more"
+
+
+def as_json(found: Inspection) -> bytes:
+    """All of it as one document."""
+    document: dict[str, Any] = {
+        "format": "mergescope.inspection",
+        "version": 1,
+        "path": found.path,
+        "container": found.format,
+        "files": found.files,
+        "bytes": found.bytes,
+        "fingerprint": found.fingerprint,
+        "architecture": found.architecture,
+        "title": found.title,
+        "keys": found.total.keys,
+        "elements": found.total.elements,
+        "parts": [
+            {"part": p.tally.name, "architecture": p.architecture, "title": p.title, **_numbers(p.tally)}
+            | {"unknown": p.unknown}
+            for p in found.parts
+        ],
+        "blocks": [{"block": t.name, **_numbers(t)} for t in found.blocks],
+        "components": [{"component": t.name, **_numbers(t)} for t in found.components],
+        "dtypes": [{"dtype": t.name, **_numbers(t)} for t in found.dtypes],
+        "ema": None if found.ema is None else _numbers(found.ema),
+        "uncounted": None if found.uncounted is None else _numbers(found.uncounted),
+        "oddities": list(found.oddities),
+        "metadata": dict(found.metadata),
+        "nonfinite": None if found.nonfinite is None else dict(found.nonfinite),
+    }
+    if found.selected is not None:
+        document["selected"] = [
+            {
+                "key": row.key,
+                "part": row.labels.part,
+                "block": row.labels.block,
+                "component": row.labels.component,
+                "kind": row.labels.kind,
+                "counted": row.labels.counted,
+                "dtype": row.dtype,
+                "shape": list(row.shape),
+            }
+            for row in found.selected
+        ]
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def print_inspection(found: Inspection) -> None:
+    """The whole model, top down."""
+    console = OutputConsole()
+    head = f"{printable(found.path)}  {human_bytes(found.bytes)}  {found.title}"
+    console.print(Text(head, style="bold"), soft_wrap=True)
+    files = f"{found.files} files, " if found.files > 1 else ""
+    console.print(
+        f"{found.format}, {files}{found.total.keys:,} keys, {human_count(found.total.elements)} elements"
+    )
+    fancy = console.encoding.startswith("utf")
+    if found.oddities:
+        console.print()
+    for oddity in found.oddities:
+        console.print(wrapped(oddity, width=console.width, mark="•" if fancy else "-"))
+    console.print()
+    names = {part.tally.name: part.title for part in found.parts}
+    console.print(_table("part", [p.tally for p in found.parts], console.width, notes=names))
+    console.print()
+    console.print(_block_lines(found.blocks))
+    console.print()
+    shown = found.components[:_COMPONENTS]
+    short = short_names([tally.name for tally in found.components])
+    console.print(_table("component", shown, console.width, short=short))
+    if len(found.components) > len(shown):
+        console.print(f"and {len(found.components) - len(shown)} more: --json lists all")
+
+
+def print_selected(found: Inspection) -> None:
+    """Every key that the selector hits, a line each, and how many there are."""
+    console = OutputConsole()
+    rows = found.selected or ()
+    for row in rows:
+        shape = "×".join(map(str, row.shape)) or "scalar"
+        labels = row.labels
+        line = (
+            f"{printable(row.key)}  {labels.part} {labels.block} {labels.component} {labels.kind}  "
+            f"{row.dtype} {shape}"
+        )
+        console.print(Text(line), soft_wrap=True)
+    console.print(f"{len(rows):,} of {found.total.keys:,} keys")
+
+
+def _numbers(tally: Tally) -> dict[str, Any]:
+    return {
+        "keys": tally.keys,
+        "elements": tally.elements,
+        "bytes": tally.bytes,
+        "dtypes": dict(tally.dtypes),
+    }
+
+
+def _table(
+    heading: str,
+    tallies: Sequence[Tally],
+    width: int,
+    *,
+    notes: dict[str, str] | None = None,
+    short: dict[str, str] | None = None,
+) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in (heading, "keys", "elements", "size", "dtypes"):
+        table.add_column(column, justify="left" if column in (heading, "dtypes") else "right", no_wrap=True)
+    if notes is not None:
+        table.add_column("architecture", overflow="ellipsis", no_wrap=True)
+    for tally in tallies:
+        name = (short or {}).get(tally.name, tally.name)
+        cells = [f"{tally.keys:,}", human_count(tally.elements), human_bytes(tally.bytes), _dtypes(tally)]
+        if notes is not None:
+            cells.append(notes[tally.name])
+        table.add_row(shorten(printable(name), max(width - 46, 12)), *map(Text, cells))
+    return table
+
+
+def _dtypes(tally: Tally) -> str:
+    """The types of a group, the commonest first."""
+    ordered = sorted(tally.dtypes.items(), key=lambda item: (-item[1], item[0]))
+    labels = [DTYPES[name].label if name in DTYPES else name for name, _ in ordered]
+    return " + ".join(labels[:2]) + (" …" if len(labels) > 2 else "")
+
+
+def _block_lines(blocks: Sequence[Tally]) -> Text:
+    """Blocks and their sizes, in network order, as running text: there may be a hundred."""
+    parts = [f"{t.name} {human_count(t.elements)}" for t in blocks if t.keys]
+    missing = [t.name for t in blocks if not t.keys]
+    line = "blocks  " + ", ".join(parts)
+    return Text(line + (f"; without keys: {', '.join(missing)}" if missing else ""))

@@ -1,0 +1,304 @@
+"""Translation maps: one TOML for each network, read and checked.
+
+A map tells what the tensors of a network are called canonically, that is in the layout of diffusers or
+transformers, wherever another layout calls them otherwise. What stands in it:
+
+    name = "flux"
+    title = "Flux"                       # for people
+    labels = false                       # optional: whether `original` gives its original names as labels
+
+    [placeholders]                       # what {n} stands for in the templates of this file; the kinds are
+    n = "#"                              # described in analyzer/layouts/templates.py
+    param = "weight|bias"
+
+    [[require]]                          # a network is of this kind if each `require` finds one of its names
+    keys = ["double_blocks.{n}.img_attn.qkv.{param}"]      # by one of these templates,
+    [[refuse]]                           # and no `refuse` does
+    keys = ["double_stream_modulation_img.lin.weight"]
+
+    [[rule]]                             # original = canonical: every line of `at`, a module, is continued
+    [rule.at]                            # by every line of `names`; without `at` names stand alone
+    "double_blocks.{n}.img_attn" = "transformer_blocks.{n}.attn"
+    [rule.names]
+    "proj.{param}" = "to_out.0.{param}"
+    "qkv.{param}" = [                    # one tensor that holds the rows of several, in this order
+        { word = "q", name = "to_q.{param}" },
+        { word = "k", name = "to_k.{param}", rows = 1 },   # rows (optional, else 1): its share of them
+        { word = "v", name = "to_v.{param}" },
+    ]
+    "table" = { name = "table.weight", transposed = true } # stored as the canonical matrix's transpose
+
+    [[rule]]                             # of several rules for one name, the first that holds; `unless` names
+    unless = "top.{n}.extra.weight"      # a tensor of the same network that makes this one not hold
+    ...
+
+    [[alias]]                            # the same, for names that are not the original ones: older
+    ...                                  # spellings, and canonical tensors whose rows another layout
+                                         # orders otherwise ("norm_out.linear.weight#scale")
+
+Refused, all problems of a file at once: unknown fields, placeholders that nothing explains or that only one
+side of a rule has, names that cannot be told apart, and fused tensors whose parts have no word.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from analyzer.errors import AnalyzerError
+from analyzer.layouts import templates
+from analyzer.layouts.facets import Facet
+from analyzer.layouts.templates import Node, Placeholders, TemplateError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one name template is in the other layout; all texts are templates with open placeholders alone."""
+
+    facets: tuple[Facet, ...]
+    names: tuple[str, ...]  # the placeholders, in the order in which a match captures them
+    unless: str = ""
+    alias: bool = False  # not a name of the original layout
+
+    def holds(self, captured: tuple[str, ...], known: Collection[str]) -> bool:
+        """Whether the rule holds in a network that has these names."""
+        return not self.unless or templates.fill(self.unless, self.names, captured) not in known
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The names of one kind of network in its layouts."""
+
+    name: str
+    title: str
+    labels: bool
+    required: tuple[Node[bool], ...]
+    refused: tuple[Node[bool], ...]
+    forward: Node[Rule]  # from any layout to the canonical one
+    backward: Node[Rule]  # from the canonical layout to the original one, for tensors that are whole in both
+
+
+def load(file: Path | Traversable) -> Map:
+    """The map of a TOML file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnalyzerError(f"{file}: cannot read the map ({error}); give a TOML file") from error
+    return parse(text, source=str(file))
+
+
+def parse(text: str, *, source: str) -> Map:
+    """The map of a TOML text; `source` names it in messages."""
+    try:
+        document = _Table("the file", tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise AnalyzerError(f"{source}: the map is not valid TOML: {error}") from error
+    problems: list[str] = []
+    heads = _collect([document], _head, problems)
+    draft = _Draft(heads[0].placeholders if heads else {})
+    required = _collect(document.rows("require"), draft.evidence, problems)
+    refused = _collect(document.rows("refuse"), draft.evidence, problems)
+    if heads:  # without placeholders every rule would seem to be wrong
+        _collect(document.rows("rule"), draft.add_rule, problems)
+        _collect(document.rows("alias"), draft.add_alias, problems)
+    if problems:
+        raise AnalyzerError(f"{source}: {'; '.join(problems)}")
+    head = heads[0]
+    return Map(
+        head.name, head.title, head.labels, tuple(required), tuple(refused), draft.forward, draft.backward
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of the file, for reading it field by field; every complaint is a TemplateError."""
+
+    where: str  # for messages: "rule 3"
+    fields: Any  # what stands there; `only` makes sure that it is a table
+
+    def only(self, *allowed: str) -> None:
+        """Refuse what is no table, and every field that is not one of these."""
+        if not isinstance(self.fields, dict):
+            raise TemplateError(f"must be a table, it is {self.fields!r}")
+        if unknown := sorted(set(self.fields) - set(allowed)):
+            raise TemplateError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
+
+    def text(self, field: str, default: str | None = None) -> str:
+        """A text; only a default may be empty."""
+        value = self.fields.get(field, default)
+        if not isinstance(value, str) or (not value and field in self.fields):
+            raise TemplateError(f"{field} must be a text that is not empty, it is {value!r}")
+        return value
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts that is not empty."""
+        value = self.fields.get(field)
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise TemplateError(f"{field} must be a list of texts that is not empty, it is {value!r}")
+        return tuple(value)
+
+    def flag(self, field: str) -> bool:
+        """True or false, false if the field is missing."""
+        value = self.fields.get(field, False)
+        if not isinstance(value, bool):
+            raise TemplateError(f"{field} must be true or false, it is {value!r}")
+        return value
+
+    def share(self, field: str) -> int:
+        """An integer from 1 on, 1 if the field is missing."""
+        value = self.fields.get(field, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise TemplateError(f"{field} must be an integer from 1 on, it is {value!r}")
+        return value
+
+    def entries(self, field: str) -> dict[str, Any]:
+        """A table that is not empty, whatever it holds."""
+        value = self.fields.get(field)
+        if not isinstance(value, dict) or not value:
+            raise TemplateError(f"{field} must be a table that is not empty, it is {value!r}")
+        return value
+
+    def rows(self, field: str) -> list[_Table]:
+        """The tables of an array of tables, `[[field]]`, numbered from 1."""
+        value = self.fields.get(field, [])
+        rows = value if isinstance(value, list) else [value]
+        return [_Table(f"{field} {number}", row) for number, row in enumerate(rows, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    name: str
+    title: str
+    labels: bool
+    placeholders: Placeholders
+
+
+def _collect(tables: Iterable[_Table], read: Callable[[_Table], T], problems: list[str]) -> list[T]:
+    """What `read` makes of each table; what it complains about is added to `problems`."""
+    results: list[T] = []
+    for table in tables:
+        try:
+            results.append(read(table))
+        except TemplateError as error:
+            problems.append(f"{table.where}: {error}")
+    return results
+
+
+def _head(table: _Table) -> _Head:
+    table.only("name", "title", "labels", "placeholders", "require", "refuse", "rule", "alias")
+    for field_name in ("require", "rule"):
+        if not table.rows(field_name):
+            raise TemplateError(f"has no [[{field_name}]]")
+    specs = _Table("placeholders", table.entries("placeholders"))
+    placeholders = {name: templates.stands_for(specs.text(name)) for name in specs.fields}
+    return _Head(table.text("name"), table.text("title"), table.flag("labels"), placeholders)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The indices of a map while its rules are read."""
+
+    placeholders: Placeholders
+    forward: Node[Rule] = field(default_factory=Node)
+    backward: Node[Rule] = field(default_factory=Node)
+    sources: set[tuple[str, str]] = field(default_factory=set)  # what has a rule, and unless what
+
+    def evidence(self, row: _Table) -> Node[bool]:
+        """The names that a `require` or `refuse` means."""
+        row.only("keys")
+        root: Node[bool] = Node()
+        for key in row.texts("keys"):
+            templates.check(key, self.placeholders)
+            for (text,) in templates.variants([key], self.placeholders):
+                templates.insert(root, text, self.placeholders, True)
+        return root
+
+    def add_rule(self, row: _Table) -> None:
+        """Add what a `rule` says, both ways."""
+        self._add(row, alias=False)
+
+    def add_alias(self, row: _Table) -> None:
+        """Add what an `alias` says, one way."""
+        self._add(row, alias=True)
+
+    def _add(self, row: _Table, *, alias: bool) -> None:
+        row.only("unless", "at", "names")
+        unless = row.text("unless", "")
+        modules = row.entries("at") if "at" in row.fields else {"": ""}
+        for module, canonical in modules.items():
+            if not isinstance(canonical, str):
+                raise TemplateError(f"at.{module} must be a text, it is {canonical!r}")
+            for name, target in row.entries("names").items():
+                facets = tuple(_facets(_Table(name, target), canonical))
+                self._insert(_join(module, name), facets, unless, alias=alias)
+
+    def _insert(self, source: str, facets: tuple[Facet, ...], unless: str, *, alias: bool) -> None:
+        """Add one line, in every variant of it."""
+        self._check(source, facets, unless)
+        texts = [source, unless, *(facet.name for facet in facets)]
+        for text, condition, *names in templates.variants(texts, self.placeholders):
+            if (text, condition) in self.sources:
+                raise TemplateError(f"{text!r} has a rule already")
+            self.sources.add((text, condition))
+            named = tuple(_named(facet, name) for facet, name in zip(facets, names, strict=True))
+            self._put(self.forward, text, named, condition, alias=alias)
+            if not alias and facets == (Facet(facets[0].name),):
+                self._put(self.backward, names[0], (Facet(text),), condition, alias=alias)
+
+    def _put(
+        self, root: Node[Rule], text: str, facets: tuple[Facet, ...], unless: str, *, alias: bool
+    ) -> None:
+        captured = templates.holes(text)
+        templates.insert(root, text, self.placeholders, Rule(facets, captured, unless, alias))
+
+    def _check(self, source: str, facets: tuple[Facet, ...], unless: str) -> None:
+        templates.check(source, self.placeholders)
+        if unless:
+            templates.check(unless, self.placeholders)
+            if stray := set(templates.holes(unless)) - set(templates.holes(source)):
+                raise TemplateError(f"unless has {', '.join(sorted(stray))}, which {source!r} has not")
+        for facet in facets:
+            bare, _, word = facet.name.partition("#")
+            templates.check(bare, self.placeholders)
+            if word != facet.word and "#" in facet.name:
+                raise TemplateError(f"{facet.name!r} must end with #{facet.word}")
+            if set(templates.holes(bare)) != set(templates.holes(source)):
+                raise TemplateError(f"{source!r} and {facet.name!r} must have the same placeholders")
+
+
+def _facets(target: _Table, module: str) -> Iterator[Facet]:
+    """What the right side of a line says."""
+    if isinstance(target.fields, str):
+        yield Facet(_join(module, target.fields))
+    elif isinstance(target.fields, list):
+        yield from _parts([_Table(target.where, part) for part in target.fields], module)
+    else:
+        target.only("name", "transposed")
+        yield Facet(_join(module, target.text("name")), transposed=target.flag("transposed"))
+
+
+def _parts(parts: list[_Table], module: str) -> Iterator[Facet]:
+    """The parts of a fused tensor, which share its rows."""
+    for part in parts:
+        part.only("word", "name", "rows")
+    words, names = [part.text("word") for part in parts], [part.text("name") for part in parts]
+    if len(parts) < 2 or len(set(words)) < len(words) or len(set(names)) < len(names):
+        raise TemplateError("a fused tensor must have two parts or more, with different words and names")
+    shares = [part.share("rows") for part in parts]
+    for number, (word, name) in enumerate(zip(words, names, strict=True)):
+        first = sum(shares[:number])
+        yield Facet(_join(module, name), word, first, first + shares[number], sum(shares))
+
+
+def _named(facet: Facet, name: str) -> Facet:
+    return Facet(name, facet.word, facet.first, facet.last, facet.of, facet.transposed)
+
+
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name

@@ -1,0 +1,201 @@
+"""Key layouts of published models: reads `*.layout`, and makes small models out of them.
+
+A layout holds the names, dtypes and shapes of one real file (or of one folder of shards), one line for
+many keys, and no values:
+
+    # what it is, and where the names come from
+    model.layers.{0..31}.self_attn.{k_proj,v_proj}.weight BF16 1024x4096
+    v_pred F32 0
+    logit_scale F32 -
+
+`{0..31}` is a range of integers, both ends included; `{a,b}` is a choice, whose items may be ranges; what
+stands in several braces is multiplied out. `-` is a scalar, `0` an empty tensor. Tests import this module;
+it knows nothing of the libraries that `make_layouts.py` builds the layouts with.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from analyzer.checkpoints.dtypes import DTYPES
+from analyzer.records import TensorInfo
+
+FOLDER = Path(__file__).resolve().parent
+
+Shape = tuple[int, ...]
+Layout = dict[str, tuple[str, Shape]]
+
+# Elements and bytes of one block: gguf-py/gguf/constants.py, GGML_QUANT_SIZES.
+BLOCKS = {
+    "Q4_0": (32, 18),
+    "Q5_0": (32, 22),
+    "Q8_0": (32, 34),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+}
+KEPT = 64  # axes of up to so many elements keep their length in a small model
+ELEMENTS = 2_000_000  # what a small model may have
+SCALED_BLOCK = 128  # rows and columns that share one number of `weight_scale_inv`
+
+
+def names() -> list[str]:
+    """The layouts that there are, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.layout"))
+
+
+def source(name: str) -> str:
+    """What the layout's comments say: which model it is, and where its names come from."""
+    return "\n".join(line[1:].strip() for line in _lines(name) if line.startswith("#"))
+
+
+def load(name: str) -> Layout:
+    """Dtype and shape by key, in the order in which the safetensors library writes a file.
+
+    That is: wide dtypes first, and keys of one width by name.
+    """
+    layout = parse(_lines(name))
+    return dict(sorted(layout.items(), key=lambda item: (-_width(item[1][0]), item[0])))
+
+
+def parse(lines: list[str]) -> Layout:
+    """The keys of a layout's lines, in their order. A key that stands there twice is an error."""
+    layout: Layout = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        pattern, dtype, shape = line.split()
+        if dtype not in DTYPES and dtype not in BLOCKS:
+            raise ValueError(f"line {number}: {dtype} is no dtype")
+        axes = () if shape == "-" else tuple(int(n) for n in shape.split("x"))
+        for key in expand(pattern):
+            if key in layout:
+                raise ValueError(f"line {number}: {key} stands here a second time")
+            layout[key] = (dtype, axes)
+    return layout
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """Every key that a pattern stands for; the last braces run fastest."""
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    if any(brace in piece for piece in pieces for brace in "{}"):
+        raise ValueError(f"{pattern}: braces neither nest nor stay open")
+    choices = [list(_choice(piece)) if odd % 2 else [piece] for odd, piece in enumerate(pieces)]
+    return map("".join, itertools.product(*choices))
+
+
+def infos(name: str, *, scale: bool = False, divisor: int | None = None) -> list[TensorInfo]:
+    """The tensors as a reader of the file lists them; with `scale`, those of the small model.
+
+    A tensor in GGUF's blocks is an F32 one whose `encoded` says what the file holds.
+    """
+    tensors, offset = [], 0
+    layout = shrink(load(name), divisor=divisor) if scale else load(name)
+    for key, (dtype, shape) in layout.items():
+        size = _bytes(dtype, shape)
+        info = TensorInfo(key, dtype, shape, offset, size)
+        if dtype in BLOCKS:
+            info = TensorInfo(key, "F32", shape, 0, 4 * math.prod(shape), encoded=info)
+        tensors.append(info)
+        offset += size
+    return tensors
+
+
+def shrink(layout: Layout, *, divisor: int | None = None) -> Layout:
+    """The same keys, dtypes and numbers of axes, with short axes.
+
+    An axis of more than 64 is divided by its greatest common divisor with a power of two, so that what is
+    3, 5 or 7 times as long stays so: a fused qkv, Flux's linear1 and linear2. (Twice as long, as gate_up,
+    stays twice as long wherever the power divides the shorter one.) The power is `divisor`, or else the
+    smallest from 8 to 4096 that leaves at most two million elements. To pair two layouts of the same model,
+    give both the same divisor. Scales of fp8 blocks follow the short weights that they belong to.
+    """
+    if divisor is None:
+        powers = [2**n for n in range(3, 13)]
+        divisor = next((p for p in powers if _elements(layout, p) <= ELEMENTS), powers[-1])
+    small = {key: (dtype, _short(shape, divisor)) for key, (dtype, shape) in layout.items()}
+    for key, (dtype, _) in layout.items():
+        weight = key.removesuffix("_scale_inv")
+        if weight != key:
+            small[key] = (dtype, tuple(-(-n // SCALED_BLOCK) for n in small[weight][1]))
+    return small
+
+
+def tiny(name: str, *, seed: int = 0, divisor: int | None = None) -> dict[str, np.ndarray]:
+    """A small model with the real names, and random values: of the seed, and of nothing else.
+
+    numpy has no bfloat16 and no fp8: such a tensor has float32 values that are exact in its dtype, which
+    `write` then stores as what they are. Integers count up from 0, as position_ids do; scales of fp8 are
+    powers of two, so that products with them are exact.
+    """
+    rng = np.random.default_rng(seed)
+    layout = shrink(load(name), divisor=divisor)
+    return {key: _values(rng, key, dtype, shape) for key, (dtype, shape) in layout.items()}
+
+
+def write(name: str, path: Path, tensors: dict[str, np.ndarray] | None = None, *, seed: int = 0) -> Path:
+    """Write a small model, or `tensors` with the same keys, as a safetensors file with the real dtypes."""
+    layout = load(name)
+    arrays = tiny(name, seed=seed) if tensors is None else tensors
+    stored = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
+    save_file({key: t.to(_torch(layout[key][0])) for key, t in stored.items()}, path)
+    return path
+
+
+def _lines(name: str) -> list[str]:
+    return (FOLDER / f"{name}.layout").read_text(encoding="utf-8").splitlines()
+
+
+def _choice(text: str) -> Iterator[str]:
+    for item in text.split(","):
+        bounds = re.fullmatch(r"(\d+)\.\.(\d+)", item)
+        if bounds is None:
+            yield item
+        else:
+            yield from map(str, range(int(bounds[1]), int(bounds[2]) + 1))
+
+
+def _width(dtype: str) -> int:
+    return DTYPES[dtype].itemsize if dtype in DTYPES else 0
+
+
+def _bytes(dtype: str, shape: Shape) -> int:
+    if dtype in DTYPES:
+        return math.prod(shape) * DTYPES[dtype].itemsize
+    elements, size = BLOCKS[dtype]
+    return math.prod(shape) // elements * size
+
+
+def _elements(layout: Layout, divisor: int) -> int:
+    return sum(math.prod(_short(shape, divisor)) for _, shape in layout.values())
+
+
+def _short(shape: Shape, divisor: int) -> Shape:
+    return tuple(n if n <= KEPT else n // math.gcd(n, divisor) for n in shape)
+
+
+def _torch(dtype: str) -> torch.dtype:
+    found: torch.dtype = getattr(torch, DTYPES[dtype].torch)
+    return found
+
+
+def _values(rng: np.random.Generator, key: str, dtype: str, shape: Shape) -> np.ndarray:
+    if dtype in BLOCKS:
+        return rng.standard_normal(shape, np.float32)
+    if not DTYPES[dtype].floating:
+        counted = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+        return torch.from_numpy(counted).to(_torch(dtype)).numpy()
+    scale = "scale" in key.rsplit(".", 1)[-1] and dtype != "F8_E4M3"
+    drawn = 2.0 ** -rng.integers(4, 8, shape) if scale else rng.standard_normal(shape)
+    exact = torch.from_numpy(np.asarray(drawn, np.float64)).to(_torch(dtype))
+    return exact.numpy() if dtype in {"F64", "F32", "F16"} else exact.float().numpy()

@@ -68,7 +68,7 @@ class Inspection:
     total: Tally
     parts: tuple[PartTally, ...]
     blocks: tuple[Tally, ...]  # in network order, BASE and VAE last
-    components: tuple[Tally, ...]  # at the level at which rankings group; the largest first
+    components: tuple[Tally, ...]  # at the level at which rankings group, the largest first; no EMA copies
     dtypes: tuple[Tally, ...]
     ema: Tally | None
     uncounted: Tally | None  # schedules, markers, integers: in no total
@@ -100,7 +100,8 @@ def inspect_model(
     nonfinite = _read_all(checkpoint, threads=threads, progress=progress) if deep else None
     infos = list(checkpoint.infos.values())
     ema = [i for i in infos if found.labels[i.key].part == "ema"]
-    rest = [i for i in infos if found.labels[i.key].part != "ema" and not found.labels[i.key].counted]
+    live = [i for i in infos if found.labels[i.key].part != "ema"]
+    rest = [i for i in live if not found.labels[i.key].counted]
     return Inspection(
         path=str(checkpoint.path),
         format=checkpoint.format,
@@ -111,8 +112,8 @@ def inspect_model(
         title=found.title,
         total=_tally("", infos),
         parts=_parts(checkpoint, found),
-        blocks=_blocks(infos, found),
-        components=_largest_first(_groups((found.labels[i.key].group, i) for i in infos)),
+        blocks=_blocks(live, found),
+        components=_largest_first(_groups((found.labels[i.key].group, i) for i in live)),
         dtypes=_largest_first(_groups((info.storage, info) for info in infos)),
         ema=_tally("ema", ema) if ema else None,
         uncounted=_tally("uncounted", rest) if rest else None,
@@ -166,8 +167,7 @@ def _parts(checkpoint: Checkpoint, found: Categorized) -> tuple[PartTally, ...]:
     return tuple(rows)
 
 
-def _blocks(infos: Sequence[TensorInfo], found: Categorized) -> tuple[Tally, ...]:
-    live = [info for info in infos if found.labels[info.key].part != "ema"]
+def _blocks(live: Sequence[TensorInfo], found: Categorized) -> tuple[Tally, ...]:
     tallies = _groups((found.labels[info.key].block, info) for info in live)
     order = [*found.blocks, *sorted(tallies.keys() - set(found.blocks))]
     return tuple(tallies.get(name, Tally(name, 0, 0, 0, {})) for name in order)

@@ -90,8 +90,8 @@ def _leftovers(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
         yield f"{_keys(len(doubles))} are fp64, twice the size of fp32 without any use"
     ema = [i for i in checkpoint.infos.values() if found.labels[i.key].part == "ema"]
     if ema:
-        size = sum(i.nbytes for i in ema) / 1e9
-        yield f"{_keys(len(ema))} are EMA copies ({size:.2f} GB), which generating does not need"
+        size = sum(i.nbytes for i in ema) / 1e6
+        yield f"{_keys(len(ema))} are EMA copies ({size:,.1f} MB), which generating does not need"
 
 
 def _kind_of_model(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:

@@ -80,7 +80,7 @@ def print_inspection(found: Inspection) -> None:
     names = {part.tally.name: part.title for part in found.parts}
     console.print(_table("part", [p.tally for p in found.parts], console.width, notes=names))
     console.print()
-    console.print(_block_lines(found.blocks))
+    console.print(_block_lines(found.blocks, console.width))
     console.print()
     shown = found.components[:_COMPONENTS]
     short = short_names([tally.name for tally in found.components])
@@ -139,12 +139,16 @@ def _dtypes(tally: Tally) -> str:
     """The types of a group, the commonest first."""
     ordered = sorted(tally.dtypes.items(), key=lambda item: (-item[1], item[0]))
     labels = [DTYPES[name].label if name in DTYPES else name for name, _ in ordered]
-    return " + ".join(labels[:2]) + (" …" if len(labels) > 2 else "")
+    return " + ".join(labels) if len(labels) < 3 else f"{labels[0]} + {len(labels) - 1} more"
 
 
-def _block_lines(blocks: Sequence[Tally]) -> Text:
-    """Blocks and their sizes, in network order, as running text: there may be a hundred."""
-    parts = [f"{t.name} {human_count(t.elements)}" for t in blocks if t.keys]
+def _block_lines(blocks: Sequence[Tally], width: int) -> Text:
+    """Blocks and their sizes in network order, as many to a line as fit: there may be a hundred."""
+    cells = [f"{t.name} {human_count(t.elements):>6}" for t in blocks if t.keys]
+    widest = max(map(len, cells), default=0) + 3
+    per_line = max(width // widest, 1)
+    rows = [cells[start : start + per_line] for start in range(0, len(cells), per_line)]
+    lines = ["".join(cell.ljust(widest) for cell in row).rstrip() for row in rows]
     missing = [t.name for t in blocks if not t.keys]
-    line = "blocks  " + ", ".join(parts)
-    return Text(line + (f"; without keys: {', '.join(missing)}" if missing else ""))
+    lines += [f"without keys: {', '.join(missing)}"] if missing else []
+    return Text.assemble(("blocks\n", "bold"), "\n".join(lines))

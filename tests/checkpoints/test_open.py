@@ -54,7 +54,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "text": ("Erklärung: zu groß".encode(), "is a text file and not a model"),
     "text, cut within a letter": (b"x" * 4095 + "é".encode(), "is a text file and not a model"),
     "JSON": (b'{"error": "not found"}', "is a text file and not a model"),
-    "GGUF": (b"GGUF\3\0\0\0\0\0\0\0", "is a GGUF file, which this version does not read"),
+    "GGUF, cut off": (b"GGUF\3\0\0\0\0\0\0\0", "truncated: the header goes on after the end of the file"),
     "HDF5": (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
     "NumPy": (b"\x93NUMPY\1\0", "is a NumPy array"),
     "gzip": (b"\x1f\x8b\x08\0", "is a gzip archive; unpack it first"),

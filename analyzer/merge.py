@@ -13,7 +13,7 @@ import numpy as np
 
 from analyzer import __version__
 from analyzer.blending import AbstractBlender, Bytes, open_blender
-from analyzer.categories import RuleBook, categorize, require_used, shipped
+from analyzer.categories import RuleBook, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.encodings import AbstractEncodedSource
 from analyzer.errors import RecipeError
@@ -23,7 +23,7 @@ from analyzer.methods import METHODS, Function
 from analyzer.pairing import pair
 from analyzer.recipe import Recipe, resolve
 from analyzer.records import Action, Pair, Plan, Run, TensorInfo
-from analyzer.scan import side_of
+from analyzer.scan import categorize_both, side_of
 from analyzer.streaming import Progress, in_batches, run_batches
 from analyzer.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
@@ -51,10 +51,7 @@ def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe, *, book: RuleBook |
             f"{a.path}: GGUF is read and not written, and a merge is written as A is; name the model's "
             "safetensors file or folder as A"
         )
-    book = book or shipped()
-    categorized, labels_b = (categorize(side.infos.values(), book=book) for side in (a, b))
-    for side, found in ((a, categorized), (b, labels_b)):
-        require_used(book, [network.architecture for network in found.networks], model=str(side.path))
+    categorized, labels_b = categorize_both(a, b, book=book or shipped())
     return resolve(
         recipe,
         a=a.infos,

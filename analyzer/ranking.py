@@ -40,32 +40,39 @@ def rank(
     """The groups of one axis, the one that differs most first; undefined last, ties by name.
 
     Components group at the level that the architecture's rules mark, or with depth "full" at the
-    leaves. EMA copies, schedules, markers and integers are left out unless `only` names them.
+    leaves, among them the virtual rows of fused tensors. EMA copies, schedules, markers and integers are left out unless `only` names them.
     Raises AnalyzerError for an unknown statistic, SelectorError for a wrong or empty selection.
     """
     if by not in STATISTICS:
         raise AnalyzerError(f"unknown statistic {by!r}: choose one of {', '.join(STATISTICS)}")
+    rows = leaves(scan) if depth == "full" else scan.keys
     if only is None:
-        chosen: Sequence[KeyScan] = counted(scan.keys)
+        chosen: Sequence[KeyScan] = counted(rows)
     else:
-        chosen = select(only, rows=scan.keys, blocks=scan.blocks)
+        chosen = select(only, rows=rows, blocks=scan.blocks)
     whole = total(scan.keys)
     groups: dict[str, list[KeyScan]] = {}
     for row in chosen:
         groups.setdefault(_place(row, axis, depth), []).append(row)
     names = short_names(groups)
-    ranked, kinds = _kinds(chosen), _kinds([*counted(scan.keys), *chosen])
-    rows = []
+    ranked, kinds = _kinds(chosen), _kinds([*counted(rows), *chosen])
+    ranking = []
     for path, keys in groups.items():
         selector = _exact(ranked, kinds, scan.blocks, axis=axis, paths=[path], depth=depth)
-        rows.append(_rank_row(names[path], selector, keys, whole))
+        ranking.append(_rank_row(names[path], selector, keys, whole))
     sign = 1 if STATISTICS[by].ascending else -1
 
     def position(row: RankRow) -> tuple[bool, float, str]:
         value = row.statistics[by]
         return (value is None, 0.0 if value is None else sign * value, row.name)
 
-    return sorted(rows, key=position)[:top]
+    return sorted(ranking, key=position)[:top]
+
+
+def leaves(scan: Scan) -> tuple[KeyScan, ...]:
+    """The scan's keys, with the virtual rows of a fused tensor in its place: their sums are its sums."""
+    fused = {row.key for row in scan.virtual}
+    return (*(row for row in scan.keys if row.key not in fused), *scan.virtual) if fused else scan.keys
 
 
 def keys_where(scan: Scan, condition: Condition) -> list[KeyScan]:

@@ -127,7 +127,11 @@ def resolve(
         only_in_a=pairing.only_in_a,
         shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
         dropped=tuple(key for key in pairing.only_in_b if key not in added),
-        warnings=(*_warnings(recipe, alphas, actions), *_encoding_warnings(recipe, a, actions, scales)),
+        warnings=(
+            *pairing.notes,
+            *_warnings(recipe, alphas, actions),
+            *_encoding_warnings(recipe, a, actions, scales),
+        ),
         metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
         recipe=asdict(
             replace(

@@ -42,10 +42,7 @@ def scan(
     is wrong or hits nothing, CheckpointError if a file cannot be read to its end, DeviceError if the
     device fails.
     """
-    book = book or shipped()
-    categorized, labels_b = (categorize(side.infos.values(), book=book) for side in (a, b))
-    for side, found in ((a, categorized), (b, labels_b)):
-        require_used(book, [network.architecture for network in found.networks], model=str(side.path))
+    categorized, labels_b = categorize_both(a, b, book=book or shipped())
     pairing = pair(side_of(a, categorized), side_of(b, labels_b))
     rows = [_row(p, a.infos[p.a.key], categorized) for p in pairing.pairs]
     chosen = list(range(len(rows)))
@@ -79,6 +76,22 @@ def scan(
         ),
         notes=(*a.notes, *b.notes, *pairing.notes, *tied),
     )
+
+
+def categorize_both(a: Checkpoint, b: Checkpoint, *, book: RuleBook) -> tuple[Categorized, Categorized]:
+    """The labels of both models. Two that list the same tensors, as most do, are labelled once.
+
+    Raises AnalyzerError if the rules that the user named fit no network of one of them.
+    """
+    found_a = categorize(a.infos.values(), book=book)
+    same = a.infos.keys() == b.infos.keys() and all(
+        (info.dtype, info.shape, info.part) == (b.infos[key].dtype, b.infos[key].shape, b.infos[key].part)
+        for key, info in a.infos.items()
+    )
+    found_b = found_a if same else categorize(b.infos.values(), book=book)
+    for side, found in ((a, found_a), (b, found_b)):
+        require_used(book, [network.architecture for network in found.networks], model=str(side.path))
+    return found_a, found_b
 
 
 def side_of(checkpoint: Checkpoint, categorized: Categorized) -> Side:

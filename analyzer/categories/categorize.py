@@ -138,10 +138,10 @@ def _spellings(tensors: Mapping[str, int]) -> Iterable[dict[str, str]]:
 
 def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Seat:
     rules, unknown = chosen.rules(), generic.Layout()
+    found = {name: rules.position(renamed[name]) for name in dict.fromkeys(region.names.values())}
 
     def locate(name: str) -> Position:
-        name = renamed.get(name, name)
-        return rules.position(name) or generic.position(name, unknown)
+        return found[name] or generic.position(renamed[name], unknown)
 
     return _Seat(
         region.role,
@@ -150,7 +150,7 @@ def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Se
         chosen.heading.title,
         locate,
         chosen.heading.in_order,
-        sum(rules.rule_of(renamed[name]) is not None for name in region.names.values()),
+        sum(found[name] is not None for name in region.names.values()),
     )
 
 
@@ -176,9 +176,10 @@ def _representatives(tensors: Mapping[str, int]) -> list[tuple[str, int]]:
     """Of names that differ in their numbers alone the lowest and the highest: few, whatever the depth."""
     ends: dict[tuple[str, int], tuple[_Numbered, _Numbered]] = {}
     for name, axes in tensors.items():
+        words = _NUMBERS.split(name)
         # Compared by length first, as numbers are; a name may hold one of thousands of digits.
-        mine = ([(len(digits), digits) for digits in _NUMBERS.findall(name)], name)
-        sort = (_NUMBERS.sub("#", name), axes)
+        mine = ([(len(digits), digits) for digits in words[1::2]], name)
+        sort = ("#".join(words[::2]), axes)
         low, high = ends.get(sort, (mine, mine))
         ends[sort] = (min(low, mine), max(high, mine))
     return [(name, axes) for (_, axes), pair in ends.items() for name in dict.fromkeys(n for _, n in pair)]
@@ -216,4 +217,4 @@ def _axes(
     return "ema" if copy else part, block, component, kind, group, counted and not copy
 
 
-_NUMBERS = re.compile(r"[0-9]+")
+_NUMBERS = re.compile(r"([0-9]+)")

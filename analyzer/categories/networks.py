@@ -126,10 +126,11 @@ _REGION = re.compile(
     r"|(?P<vae>first_stage_model\.|vae\.)"
     r"|(?P<encoder>cond_stage_model\.(?:transformer\.|model\.)?"
     r"|conditioner\.embedders\.(?:0|[1-9][0-9]{0,3})\.(?:transformer\.|model\.)?"
-    r"|text_encoders\.[A-Za-z0-9_-]+\.(?=[^.]+\.)(?:transformer\.|model\.(?!layers\.|embed_tokens\.|norm\.))?|te\.)"
+    r"|text_encoders\.[A-Za-z0-9_-]+\.(?=[^.]+\.|logit_scale$|spiece_model$)"
+    r"(?:transformer\.|model\.(?!layers\.|embed_tokens\.|norm\.))?|te\.)"
     r"|(?P<numbered>text_encoder(?:_[1-9])?\.)"
     r"|(?P<main>(?:model\.)?language_model\.)"
-    r"|(?P<image>(?:model\.)?(?:vision_tower|visual|vision_model|image_encoder)\.)"
+    r"|(?P<image>(?:model\.)?(?:vision_tower|visual|vision_model|image_encoder)\.|(?=visual_projection\.))"
 )
 
 # ComfyUI's names, in the order in which diffusers numbers the text encoders of SD 3 and Flux.

@@ -7,8 +7,9 @@ describes the format) and to judge dtypes and shapes beyond a number of axes.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from analyzer.categories.names import Position, clean, path
 from analyzer.categories.templates import Segment, dotless_matcher, fill, matcher
@@ -34,6 +35,7 @@ class Pattern:
     first: tuple[str, ...] | None  # what the first segment can be; None if open
     segments: tuple[Segment, ...]
     open_name: str | None  # the capture of one segment or more, if the template ends with one
+    compiled: Callable[[], re.Pattern[str]]  # at first use, since most patterns of a file never are
 
     @property
     def depth(self) -> int:
@@ -41,8 +43,8 @@ class Pattern:
         return len(self.segments)
 
     def match(self, key: str) -> re.Match[str] | None:
-        """The match of a whole key; compiled at first use, since most patterns of a file never are."""
-        return matcher(self.segments).fullmatch(key)
+        """The match of a whole key."""
+        return self.compiled().fullmatch(key)
 
     def match_dotless(self, name: str) -> re.Match[str] | None:
         """The match of a key that was written without its dots; its groups are the segments."""
@@ -145,8 +147,9 @@ class Rules:
 
 def pattern_of(rule: Rule, segments: Sequence[Segment]) -> Pattern:
     """A rule at one place: `segments` are the place's and the rule's."""
-    last = segments[-1]
-    return Pattern(rule, segments[0].values, tuple(segments), last.name if last.open_end else None)
+    segments, last = tuple(segments), segments[-1]
+    open_name = last.name if last.open_end else None
+    return Pattern(rule, segments[0].values, segments, open_name, cache(lambda: matcher(segments)))
 
 
 def build_index(patterns: Sequence[Pattern]) -> Index:

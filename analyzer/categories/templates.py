@@ -55,7 +55,6 @@ def parse(text: str) -> tuple[Segment, ...]:
     return segments
 
 
-@cache
 def matcher(segments: tuple[Segment, ...]) -> re.Pattern[str]:
     """The keys that a template means, for `fullmatch`; captures are named groups."""
     return re.compile(r"\.".join(f"(?P<{s.name}>{s.pattern})" if s.name else s.pattern for s in segments))

@@ -132,6 +132,6 @@ def _format_of(source: FileSource) -> Format:
         if source.path.suffix.lower() in candidate.suffixes:
             return candidate
     raise CheckpointError(
-        f"{source.path}: is of no known format; name a .safetensors file or a torch checkpoint "
-        "(.ckpt, .pt, .pth, .bin)"
+        f"{source.path}: is of no known format; name a .safetensors or .gguf file, or a torch "
+        "checkpoint (.ckpt, .pt, .pth, .bin)"
     )

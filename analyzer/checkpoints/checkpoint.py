@@ -60,7 +60,8 @@ class Checkpoint:
         bytes, little-endian; the header; and of every tensor, in the header's order, its first,
         middle and last 4 KiB (the middle starting at byte (nbytes − 4096) // 2), or all of it if
         it has at most 12 KiB. The header is the JSON text of a safetensors file, data.pkl of a
-        torch archive, and of an older torch pickle a list of its keys, dtypes and shapes.
+        torch archive, of an older torch pickle a list of its keys, dtypes and shapes, and of a GGUF
+        file everything up to the end of the last tensor's description.
 
         It tells models apart by reading a few megabytes; it is no proof against a forger.
         """

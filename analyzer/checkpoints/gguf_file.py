@@ -161,29 +161,29 @@ def _stored(source: FileSource, header: GgufHeader) -> dict[str, TensorInfo]:
 
 
 def _info(source: FileSource, header: GgufHeader, tensor: GgufTensor) -> TensorInfo:
-    name, kind = shown(tensor.name), GGML_TYPES.get(tensor.code)
+    kind = GGML_TYPES.get(tensor.code)
     if kind is None:
         raise CheckpointError(
-            f"{source.path}: {name} is of ggml's type {tensor.code}, which is not known here; use a file of "
-            "the same model in F16, BF16 or Q8_0"
+            f"{source.path}: {shown(tensor.name)} is of ggml's type {tensor.code}, which is not known here; "
+            "use a file of the same model in F16, BF16 or Q8_0"
         )
     row = tensor.shape[-1] if tensor.shape else 1
     if row % kind.elements:
         raise CheckpointError(
-            f"{source.path}: {name} has rows of {row} elements, which are no whole blocks of {kind.name}, "
-            f"{kind.elements} elements each; {_AGAIN}"
+            f"{source.path}: {shown(tensor.name)} has rows of {row} elements, which are no whole blocks of "
+            f"{kind.name}, {kind.elements} elements each; {_AGAIN}"
         )
     if tensor.offset % header.alignment:
         raise CheckpointError(
-            f"{source.path}: {name} begins at {tensor.offset}, which is no multiple of {header.alignment} as "
-            f"the header demands; {_AGAIN}"
+            f"{source.path}: {shown(tensor.name)} begins at {tensor.offset}, which is no multiple of "
+            f"{header.alignment} as the header demands; {_AGAIN}"
         )
     count = prod(tensor.shape)
     nbytes, offset = count // kind.elements * kind.bytes, header.start + tensor.offset
     if offset + nbytes > source.size:
         raise CheckpointError(
-            f"{source.path}: truncated: {name} should end at byte {offset + nbytes}, the file has "
-            f"{source.size}; download it again"
+            f"{source.path}: truncated: {shown(tensor.name)} should end at byte {offset + nbytes}, the file "
+            f"has {source.size}; download it again"
         )
     original = header.shapes.get(tensor.name)
     shape = tensor.shape if original is None or not _agrees(original, count) else original

@@ -20,7 +20,7 @@ from analyzer.errors import CheckpointError
 
 MAGIC = b"GGUF"
 MAX_HEADER_BYTES = 100_000_000  # as of a safetensors file; tokenizers of large vocabularies take about 15 MB
-MAX_COUNT = 200_000  # tensors, and metadata entries; 2,000 and 100 in the largest models
+MAX_COUNT = 100_000  # tensors, and metadata entries; 2,000 and 100 in the largest models
 MAX_STEPS = 4_000_000  # strings and nested arrays in all arrays together; 1 million in the largest tokenizers
 MAX_NAME_BYTES = 65_535  # of a metadata entry, by the format
 MAX_TEXT_BYTES = 4096  # longer texts (chat templates) are passed over
@@ -35,8 +35,9 @@ _DEFAULT_ALIGNMENT = 32
 _TEXT, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _WHOLE = frozenset("BbHhIiQq")
+_LENGTH = struct.Struct("<Q")  # before every text
 _TENSOR_BYTES, _ENTRY_BYTES = 24, 13  # the least that a tensor, and an entry, take up
-_BLOCK_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 20
 _AGAIN = "the file is damaged, get it again"
 
 
@@ -119,12 +120,9 @@ class _Cursor:
         """The next bytes."""
         start = self.position
         self.skip(count)
-        if self.position > len(self._data):
-            have = len(self._data)
-            # Doubling: the blocks are copied a bounded number of times, however long the header is.
-            target = min(max(self.position, have + max(_BLOCK_BYTES, have)), self._limit)
-            self._data += self._source.read(have, target - have)
-        return bytes(self._data[start : self.position])
+        self._load(self.position)
+        with memoryview(self._data) as view:
+            return bytes(view[start : self.position])
 
     def number(self, code: str) -> int:
         """The next whole number, by its code in `struct`."""
@@ -142,9 +140,20 @@ class _Cursor:
         except UnicodeDecodeError:
             self.fail(f"the name of {what}, {shown(raw.decode(errors='replace'))}, is not valid Unicode")
 
-    def step(self) -> None:
-        """Count one element of an array that has to be walked through."""
-        self.steps += 1
+    def skip_texts(self, count: int) -> None:
+        """Pass over texts: a tokenizer has hundreds of thousands, so each must cost little."""
+        position, loaded = self.position, len(self._data)
+        for _ in range(count):
+            if position + _LENGTH.size > loaded:
+                self.skip(position + _LENGTH.size - self.position)
+                self._load(self.position)
+                loaded = len(self._data)
+            position += _LENGTH.size + _LENGTH.unpack_from(self._data, position)[0]
+        self.skip(position - self.position)
+
+    def count_steps(self, count: int) -> None:
+        """Count elements of an array that have to be walked through."""
+        self.steps += count
         if self.steps > MAX_STEPS:
             self.fail(f"its arrays hold more than {MAX_STEPS} texts")
 
@@ -152,6 +161,12 @@ class _Cursor:
         """All bytes up to the position."""
         here, self.position = self.position, 0
         return self.take(here)
+
+    def _load(self, end: int) -> None:
+        """Have the file's bytes up to `end`, which lies within it, in memory."""
+        while len(self._data) < end:
+            have = len(self._data)
+            self._data += self._source.read(have, min(_BLOCK_BYTES, self._limit - have))
 
     def fail(self, what: str) -> Never:
         """Raise CheckpointError."""
@@ -243,14 +258,14 @@ def _skip_array(cursor: _Cursor, depth: int) -> None:
     if code not in (_TEXT, _ARRAY):
         cursor.skip(count * struct.calcsize("<" + _scalar(cursor, code)))
         return
-    if count * 8 > cursor.left:  # the length of a text alone takes 8 bytes
+    if count * _LENGTH.size > cursor.left:
         cursor.fail(f"at byte {cursor.position} stands an array of {count} elements, which do not fit")
+    cursor.count_steps(count)
+    if code == _TEXT:
+        cursor.skip_texts(count)
+        return
     for _ in range(count):
-        cursor.step()
-        if code == _TEXT:
-            cursor.skip(cursor.number("Q"))
-        else:
-            _skip_array(cursor, depth - 1)
+        _skip_array(cursor, depth - 1)
 
 
 def _read_tensor(cursor: _Cursor) -> GgufTensor:

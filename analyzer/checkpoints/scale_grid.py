@@ -54,8 +54,10 @@ class ScaleGrid:
             else:  # a part of one
                 rows, width = 1, min(columns - column, left)
             places = np.arange(column, column + width) // block
-            picked = flat[self._grid_rows(row, rows)[:, None], places]
-            out[done : done + rows * width] = picked.reshape(-1)
+            # Many rows share a row of the grid, which is spread over the columns once.
+            used, which = np.unique(self._grid_rows(row, rows), return_inverse=True)
+            spread = flat[used] if flat.shape[1] == 1 else flat[used[:, None], places]
+            out[done : done + rows * width].reshape(rows, width)[:] = spread[which]
             done += rows * width
         return out
 

@@ -213,21 +213,21 @@ def test_sd1_that_lacks_blocks_keeps_their_names() -> None:
 
 
 def test_sd2_is_not_sd1(sd1: list[TensorInfo]) -> None:
-    """OpenCLIP's text encoder and linear projections tell it apart, each of them alone."""
-    open_clip = [*rename(sd1, UNET, UNET), tensor("cond_stage_model.model.ln_final.weight")]
+    """Linear projections around the transformers make it an SD 2.x, whatever its text encoder is."""
     linear = [
         tensor(i.key, i.dtype, i.shape[:2] if "proj_in" in i.key else i.shape) for i in rename(sd1, UNET, "")
     ]
-    assert ["generic"] * 2 == [categorize(open_clip).architecture, categorize(linear).architecture]
+    assert ("sd2", SD1_BLOCKS) == (categorize(linear).architecture, categorize(linear).blocks)
+    open_clip = [*rename(sd1, UNET, UNET), tensor("cond_stage_model.model.ln_final.weight")]
+    assert "sd1" == categorize(open_clip).architecture
 
 
 def test_sdxl_is_not_sd1() -> None:
-    """Nine blocks on either side; also as a U-Net alone, and with the refiner's twelve blocks."""
+    """Nine blocks on either side; also as a U-Net alone. What has label_emb besides twelve is no SD 1.x."""
     infos = layout("sdxl-sgm")
-    assert "generic" == categorize(infos).architecture
-    assert "generic" == categorize(rename(infos, UNET, "")).architecture
-    for sign in (f"{UNET}label_emb.0.0.weight", "conditioner.embedders.0.model.ln_final.weight"):
-        assert "generic" == label(SD1_SIGN, sign).architecture
+    assert "sdxl" == categorize(infos).architecture
+    assert "sdxl" == categorize(rename(infos, UNET, "")).architecture
+    assert "generic" == label(SD1_SIGN, f"{UNET}label_emb.0.0.weight").architecture
 
 
 @pytest.mark.parametrize("block", ["input_blocks.9", "input_blocks.11", "output_blocks.10"])
@@ -349,10 +349,10 @@ def test_real_layered_layouts_get_layers(name: str, stack: str, groups: set[str]
 
 
 def test_unknown_unet_gets_the_blocks_of_a_unet() -> None:
-    """SDXL in the original layout: nine blocks on either side, text encoders in none."""
-    infos = layout("sdxl-sgm")
+    """SDXL without what makes it one: nine blocks on either side, text encoders in none."""
+    infos = [i for i in layout("sdxl-sgm") if "label_emb" not in i.key]
     found = categorize(infos)
-    assert (*IN[:9], "M00", *OUT[:9]) == found.blocks
+    assert ("generic", (*IN[:9], "M00", *OUT[:9])) == (found.architecture, found.blocks)
     labels = found.labels
     key = f"{UNET}output_blocks.1.1.transformer_blocks.9.attn2.to_k.weight"
     assert (
@@ -368,13 +368,29 @@ def test_unknown_unet_gets_the_blocks_of_a_unet() -> None:
     assert markers == {key for key, value in labels.items() if value.component == "marker"}
 
 
-def test_diffusers_unet_gets_the_blocks_of_a_unet() -> None:
+def test_unknown_diffusers_unet_gets_the_blocks_of_a_unet() -> None:
     """down_blocks, mid_block and up_blocks, with attention in the same words as elsewhere."""
-    found = categorize(layout("sd15-diffusers-unet"))
-    assert (*IN[:4], "M00", *OUT[:4]) == found.blocks
-    assert {"unet"} == {labels.part for labels in found.labels.values()}
-    key = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0.bias"
+    sides = ("down_blocks", "up_blocks")
+    keys = [
+        key
+        for side in sides
+        for key in numbered(f"{side}.#.attentions.0.transformer_blocks.0.attn1.to_q.weight", 3)
+    ]
+    middle = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0.bias"
+    found = label(*keys, middle)
+    assert ("generic", (*IN[:3], "M00", *OUT[:3])) == (found.architecture, found.blocks)
     group = "attentions/transformer_blocks/attn1"
+    assert Labels("unet", "M00", f"{group}/to_out", "bias", group) == found.labels[middle]
+
+
+def test_diffusers_unet_has_the_labels_of_the_original_layout(sd1: list[TensorInfo]) -> None:
+    """The same model in diffusers' names is an SD 1.x, with as many keys of each label."""
+    found = categorize(layout("sd15-diffusers-unet"))
+    assert ("sd1", SD1_BLOCKS) == (found.architecture, found.blocks)
+    expected = categorize(rename(sd1, UNET, "")).labels
+    assert Counter(expected.values()) == Counter(found.labels.values())
+    key = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0.bias"
+    group = "transformer_blocks/attn1"
     assert Labels("unet", "M00", f"{group}/to_out", "bias", group) == found.labels[key]
 
 

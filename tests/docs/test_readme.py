@@ -10,11 +10,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from analyzer.categories import architectures
+from analyzer.categories.rulefiles import parse
 from analyzer.cli import mergescope
 from analyzer.statistics import STATISTICS
 
@@ -22,6 +25,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ (mergescope .*)$", TEXT, re.MULTILINE)
 TABLE = re.compile(r"(<!-- statistics:.*?-->\n)(.*?)(<!-- end of statistics -->)", re.DOTALL)
+ARCHITECTURES = re.compile(r"(<!-- architectures:.*?-->\n)(.*?)(<!-- end of architectures -->)", re.DOTALL)
 
 
 def statistics_table() -> str:
@@ -33,15 +37,38 @@ def statistics_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_statistics_table_is_the_codes() -> None:
-    """Name, formula, unit, range and meaning of every statistic."""
-    table = TABLE.search(TEXT)
+def architectures_table() -> str:
+    """The architectures as a Markdown table, from the files that describe them."""
+    lines = ["| network | part | blocks | name |", "|---|---|---|---|"]
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for rules in architectures():
+        heading = rules.heading
+        names = [f"{block[:-2]}00 …" if block.endswith("..") else block for block in heading.blocks]
+        blocks = ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
+        rows.setdefault((heading.title, heading.part, blocks), []).append(f"`{heading.name}`")
+    for (title, part, blocks), own in sorted(rows.items(), key=lambda row: row[0][0].lower()):
+        lines.append(f"| {title} | `{part}` | {blocks} | {', '.join(sorted(own))} |")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(("pattern", "made"), [(TABLE, statistics_table), (ARCHITECTURES, architectures_table)])
+def test_the_tables_are_the_codes(pattern: re.Pattern[str], made: Callable[[], str]) -> None:
+    """Name, formula, unit, range and meaning of every statistic; every architecture that ships."""
+    table = pattern.search(TEXT)
     assert table is not None
     if os.environ.get("MERGESCOPE_UPDATE_README"):
-        new = TABLE.sub(lambda m: m[1] + statistics_table() + m[3], TEXT)
-        README.write_text(new, encoding="utf-8")
+        text = README.read_text(encoding="utf-8")
+        README.write_text(pattern.sub(lambda m: m[1] + made() + m[3], text), encoding="utf-8")
     else:
-        assert statistics_table() == table[2]
+        assert made() == table[2]
+
+
+def test_the_example_of_an_own_architecture_works() -> None:
+    """It is a rule file, and puts keys where its comments say."""
+    (text,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    rules = parse(text, source="README")
+    assert ("transformer", "L07", "attn/qkv", "attn") == rules.position("blocks.7.attn.qkv.weight")
+    assert rules.heading.fit([("blocks.7.attn.qkv.weight", 2)])
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +126,7 @@ def test_the_python_example_runs() -> None:
         assert done.stdout
 
 
-@pytest.mark.parametrize("command_name", ["scan", "rank", "report", "merge"])
+@pytest.mark.parametrize("command_name", ["scan", "rank", "report", "merge", "inspect"])
 def test_every_option_is_documented(command_name: str) -> None:
     """Whatever a command offers stands somewhere in the README."""
     command = mergescope.commands[command_name]

@@ -154,7 +154,7 @@ def _fp8_in_blocks(layout: dict[str, Kind]) -> dict[str, Kind]:
 
 def _with_next_token(layout: dict[str, Kind]) -> dict[str, Kind]:
     """DeepSeek V3 predicts a second token with a layer more, behind the last."""
-    last = {key.replace(".60.", ".61."): kind for key, kind in layout.items() if ".layers.60." in key}
+    last = {k.replace("layers.60.", "layers.61."): kind for k, kind in layout.items() if "layers.60." in k}
     embedding = layout["model.embed_tokens.weight"]
     width = embedding[1][1]
     for norm in ("enorm", "hnorm", "shared_head.norm"):
@@ -640,7 +640,7 @@ MODELS: Mapping[str, Model] = {
         renamed=OLD_MULTIMODAL,
         left_out=TIED,
     ),
-    "llava-15-7b": Model(
+    "llava-15": Model(
         "llava-hf/llava-1.5-7b-hf (transformers, LlavaForConditionalGeneration).",
         "LlavaForConditionalGeneration",
         {"text_config": {"model_type": "llama", "vocab_size": 32064}},
@@ -744,13 +744,13 @@ MODELS: Mapping[str, Model] = {
         "GptOssForCausalLM",
         {"num_hidden_layers": 24, "num_local_experts": 32},
     ),
-    "olmo2-7b": Model(
+    "olmo2": Model(
         "allenai/OLMo-2-1124-7B (transformers, Olmo2ForCausalLM): norms behind the layers.",
         "Olmo2ForCausalLM",
         {"vocab_size": 100352},
         "F32",
     ),
-    "granite-3-8b": Model(
+    "granite": Model(
         "ibm-granite/granite-3.1-8b-instruct (transformers, GraniteForCausalLM).",
         "GraniteForCausalLM",
         {
@@ -761,7 +761,7 @@ MODELS: Mapping[str, Model] = {
         },
         left_out=TIED,
     ),
-    "cohere-command-r": Model(
+    "cohere": Model(
         "CohereForAI/c4ai-command-r-v01 (transformers, CohereForCausalLM): one norm a layer.",
         "CohereForCausalLM",
         dtype="F16",

@@ -132,8 +132,8 @@ def _sameness(scan: Scan) -> str:
     ]
     exceptions = ", ".join(f"{count} {what}" for count, what in beside if count)
     if not exceptions:
-        return "the two models hold the same values"
-    return f"all weights that could be compared are equal; beside them stand keys: {exceptions}"
+        return "identical: the two models hold the same values"
+    return f"identical: all weights that could be compared are equal; beside them stand keys: {exceptions}"
 
 
 def _nonfinite_findings(scan: Scan) -> list[Finding]:

@@ -43,22 +43,31 @@ class Entry:
         return self.nbytes // count if count else 1
 
 
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """How a safetensors file is laid out."""
+
+    header: bytes
+    starts: tuple[int, ...]  # where each entry starts in the file
+    size: int  # of the file
+
+
 class SafetensorsWriter:
     """An open, not yet visible file. `write` is safe to call from many threads."""
 
-    def __init__(self, path: Path, descriptor: int, header: bytes, starts: Sequence[int]) -> None:
+    def __init__(self, path: Path, descriptor: int, layout: FileLayout) -> None:
         self._path = path  # what messages call it
         self._descriptor = descriptor
-        self._starts = starts
+        self._starts = layout.starts
         self._lock = threading.Lock()
-        self._put(memoryview(header), 0)
+        self._put(memoryview(layout.header), 0)
 
     def write(self, index: int, offset: int, data: NDArray[np.uint8]) -> None:
         """Put bytes of entry `index` where they belong, `offset` bytes into the tensor."""
         self._put(data.data, self._starts[index] + offset)
 
     def _put(self, view: memoryview, position: int) -> None:
-        with _output_errors(self._path):
+        with output_errors(self._path):
             while view:
                 written = self._write_some(view, position)
                 view, position = view[written:], position + written
@@ -81,23 +90,31 @@ def create_safetensors(
     ordinary permissions. If anything goes wrong, an interrupt included, it is removed. Raises
     OutputError if the disk is full or the folder cannot be written to. Call `check_target` first.
     """
-    header, starts, size = _layout(entries, metadata)
-    temporary = _temporary(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    layout = layout_of(entries, metadata)
+    temporary = temporary_beside(path)
     try:
-        with _output_errors(path):
-            _check_space(path.parent, size)
-            file = os.fdopen(os.open(temporary, flags, _NEW_FILE_MODE), "wb", buffering=0)
-        with file:
-            yield SafetensorsWriter(path, file.fileno(), header, starts)
-            with _output_errors(path):
-                os.fsync(file.fileno())
-        with _output_errors(path):
+        with output_errors(path):
+            check_space(path.parent, layout.size)
+        with open_writer(temporary, layout, shown=path) as writer:
+            yield writer
+        with output_errors(path):
             temporary.replace(path)
     finally:  # an interrupt comes here too; after the rename there is nothing to remove
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def open_writer(place: Path, layout: FileLayout, *, shown: Path) -> Iterator[SafetensorsWriter]:
+    """A writer for a new file at `place`, synced when the block ends well; messages call it `shown`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    with output_errors(shown):
+        file = os.fdopen(os.open(place, flags, _NEW_FILE_MODE), "wb", buffering=0)
+    with file:
+        yield SafetensorsWriter(shown, file.fileno(), layout)
+        with output_errors(shown):
+            os.fsync(file.fileno())
 
 
 def check_target(path: Path, *, inputs: Iterable[Path], force: bool) -> None:
@@ -123,7 +140,7 @@ def check_files(paths: Sequence[Path], *, inputs: Iterable[Path]) -> None:
     """
     sources = list(inputs)
     for place, path in enumerate(paths):
-        with _output_errors(path):
+        with output_errors(path):
             _check_file(path, sources, paths[:place])
 
 
@@ -148,20 +165,20 @@ def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> No
     """
     check_files(list(contents), inputs=inputs)
     files = {path: data for path, data in contents.items() if not _is_stream(path)}
-    temporaries = {path: _temporary(path) for path in files}
+    temporaries = {path: temporary_beside(path) for path in files}
     try:
         for path, data in files.items():
-            with _output_errors(path):
+            with output_errors(path):
                 temporaries[path].write_bytes(data)
         for path, temporary in temporaries.items():
-            with _output_errors(path):
+            with output_errors(path):
                 temporary.replace(path)
     finally:
         for temporary in temporaries.values():
             with contextlib.suppress(OSError):  # where nothing could be written, nothing is there
                 temporary.unlink(missing_ok=True)
     for path in contents.keys() - files.keys():
-        with _output_errors(path):
+        with output_errors(path):
             path.write_bytes(contents[path])
 
 
@@ -170,13 +187,13 @@ def _is_stream(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
     """A name beside the target that nobody uses, short enough wherever the target's is."""
     return path.with_name(f".mergescope-{secrets.token_hex(4)}.part")
 
 
-def _layout(entries: Sequence[Entry], metadata: Mapping[str, str]) -> tuple[bytes, list[int], int]:
-    """The header's bytes, where each entry starts in the file, and the file's size.
+def layout_of(entries: Sequence[Entry], metadata: Mapping[str, str]) -> FileLayout:
+    """Where everything stands in the file that holds these entries.
 
     The header lists the entries as given. So does the data, unless that would put an element
     where readers that map the file cannot view it; then wider dtypes come first.
@@ -200,7 +217,8 @@ def _layout(entries: Sequence[Entry], metadata: Mapping[str, str]) -> tuple[byte
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     text += b" " * (-len(text) % _ALIGNMENT)
     data = 8 + len(text)
-    return struct.pack("<Q", len(text)) + text, [data + offset for offset in offsets], data + position
+    header = struct.pack("<Q", len(text)) + text
+    return FileLayout(header, tuple(data + offset for offset in offsets), data + position)
 
 
 def _misaligned(entries: Sequence[Entry], itemsizes: Sequence[int]) -> bool:
@@ -212,7 +230,7 @@ def _misaligned(entries: Sequence[Entry], itemsizes: Sequence[int]) -> bool:
     return False
 
 
-def _check_space(folder: Path, size: int) -> None:
+def check_space(folder: Path, size: int) -> None:
     """Fail before the work and not after it. Quotas and other writers can still fail it later.
 
     Asked for, not reserved: reserving writes every page of a memory file system twice.
@@ -222,7 +240,7 @@ def _check_space(folder: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where folders can be synced."""
     with contextlib.suppress(OSError):  # Windows and some network file systems cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY)
@@ -233,13 +251,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
     """OutputError, in one sentence about the output, for what the system says of a file."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             problem = "the disk is full; free some space or write elsewhere (nothing was left behind)"
+        elif error.errno in (errno.EMFILE, errno.ENFILE):
+            problem = "too many files are open at once; allow more (ulimit -n), or close other programs"
         elif error.errno == errno.ENOENT:
             problem = f"the folder {path.parent} does not exist; create it first"
         else:

@@ -77,6 +77,7 @@ class _Seat:
     locate: Callable[[str], Position]
     blocks: Callable[[set[str]], tuple[str, ...]]  # of the blocks found, those of the network in order
     known: int  # how many of its names the rules of an architecture know
+    has_blocks: bool
 
 
 def _live_names(infos: Sequence[TensorInfo], book: RuleBook) -> tuple[dict[str, str], set[str]]:
@@ -124,7 +125,8 @@ def _seat(region: Region, axes: Mapping[str, int], names: Mapping[str, str], boo
         generic.TITLE,
         lambda name: generic.position(name, layout),
         lambda _found: layout.blocks,
-        0,
+        known=0,
+        has_blocks=bool(layout.blocks),
     )
 
 
@@ -150,7 +152,8 @@ def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Se
         chosen.heading.title,
         locate,
         chosen.heading.in_order,
-        sum(found[name] is not None for name in region.names.values()),
+        known=sum(found[name] is not None for name in region.names.values()),
+        has_blocks=bool(chosen.heading.blocks),
     )
 
 
@@ -193,8 +196,15 @@ def _part_of(role: str, own: str) -> str:
 
 
 def _main(seats: Sequence[_Seat]) -> _Seat | None:
-    """The network whose blocks a merge addresses; the largest one of those without a leading role."""
-    return next((seat for seat in seats if seat.role != OTHER), seats[0] if seats else None)
+    """The network whose blocks a merge addresses.
+
+    The first of the leading roles, unless that is a few tensors without a word before them (the
+    projection behind an image encoder): then the first network that has blocks.
+    """
+    leading = [seat for seat in seats if seat.role != OTHER] or list(seats)
+    if leading and leading[0].role == MAIN and not leading[0].has_blocks:
+        return next((seat for seat in leading if seat.has_blocks), leading[0])
+    return leading[0] if leading else None
 
 
 def _axes(

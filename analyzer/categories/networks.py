@@ -119,7 +119,13 @@ _TRAINING = re.compile(r"^(?:module\.|_orig_mod\.|base_model\.model\.|base_model
 # Words around a whole network that is on its own in its file.
 _COMMON = re.compile(r"(?:model|net|network|transformer|module)\.")
 
-_ROLES = {"denoiser": DENOISER, "vae": "vae", "main": MAIN, "image": "image_encoder"}
+_ROLES = {
+    "denoiser": DENOISER,
+    "vae": "vae",
+    "main": MAIN,
+    "image": "image_encoder",
+    "audio": "audio_encoder",
+}
 
 _REGION = re.compile(
     r"(?P<denoiser>(?:model\.)?diffusion_model\.|unet\.)"

@@ -154,7 +154,8 @@ def _all_patterns(
             problems.append(f"the file: {error}")
     named = [_collect(table.tables("places"), lambda t: _place(t, head.part), problems) for table, _ in chain]
     own, *inherited = map(dict, named)
-    patterns = _rules(document, own, head.blocks, problems)
+    known = {name: place for places in reversed(inherited) for name, place in places.items()} | own
+    patterns = _rules(document, known, head.blocks, problems)
     for (table, name), places in zip(chain[1:], inherited, strict=True):
         patterns += _rules(table, places | own, head.blocks, problems, owner=name)
     return patterns

@@ -39,8 +39,13 @@ class Pattern:
 
     @property
     def depth(self) -> int:
-        """Segments of the keys that it matches; the fewest if `open_name` is set."""
+        """Segments of the keys that it matches; the fewest if the end is open."""
         return len(self.segments)
+
+    @property
+    def open_end(self) -> bool:
+        """Whether its last segment stands for one segment or more."""
+        return self.segments[-1].open_end
 
     def match(self, key: str) -> re.Match[str] | None:
         """The match of a whole key."""
@@ -48,7 +53,7 @@ class Pattern:
 
     def match_dotless(self, name: str) -> re.Match[str] | None:
         """The match of a key that was written without its dots; its groups are the segments."""
-        return None if self.segments[-1].open_end else dotless_matcher(self.segments).fullmatch(name)
+        return None if self.open_end else dotless_matcher(self.segments).fullmatch(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def build_index(patterns: Sequence[Pattern]) -> Index:
     deepest = max((pattern.depth for pattern in patterns), default=0)
     index = []
     for depth in range(deepest + 2):
-        fitting = [p for p in patterns if p.depth == depth or (p.open_name and p.depth < depth)]
+        fitting = [p for p in patterns if p.depth == depth or (p.open_end and p.depth < depth)]
         index.append({w: tuple(p for p in fitting if not p.first or w in p.first) for w in ("", *words)})
     return tuple(index)
 

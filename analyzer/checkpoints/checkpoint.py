@@ -25,6 +25,18 @@ SAMPLE_BYTES = 4096
 _Header = bytes  # under another name, since `bytes` below is the size of the model
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of the files in a model's folder that hold its tensors."""
+
+    path: Path
+    name: str  # relative to the folder, with forward slashes
+    format: str
+    metadata: Mapping[str, str]
+    keys: tuple[str, ...]  # as the whole model has them, in the order of the file's header
+    part: str = ""  # the sub-model that it belongs to: stands, with a dot, before its keys
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Checkpoint:
     """A model that is open for reading, by any number of threads. Close it, or use `with`."""
@@ -38,6 +50,8 @@ class Checkpoint:
     header: _Header = field(repr=False)  # what describes the tensors, for the fingerprint
     sources: tuple[AbstractSource, ...] = field(repr=False)
     notes: tuple[str, ...] = ()  # a sentence about each oddity that the user should know of
+    folder: Path | None = None  # the model's own; None if a single file was named
+    shards: tuple[Shard, ...] = ()  # the files in it that hold tensors, in the order of `infos`
 
     def read_into(self, info: TensorInfo, start: int, buffer: memoryview | NDArray[np.uint8]) -> None:
         """Fill the whole buffer with the tensor's bytes from its byte `start` on.

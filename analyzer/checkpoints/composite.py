@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from analyzer.checkpoints.checkpoint import Checkpoint, shown
+from analyzer.checkpoints.checkpoint import Checkpoint, Shard, shown
 from analyzer.checkpoints.sources import AbstractSource
 from analyzer.errors import CheckpointError
 from analyzer.records import TensorInfo
@@ -61,7 +61,21 @@ def join(
         header=_header(members),
         sources=tuple(sources),
         notes=(*notes, *inner),
+        folder=folder_of(members[0]) if members else None,
+        shards=tuple(shard_of(member) for member in members),
     )
+
+
+def folder_of(member: Member) -> Path:
+    """The model's folder, which the names of its members are relative to."""
+    return member.checkpoint.path.parents[member.name.count("/")]
+
+
+def shard_of(member: Member) -> Shard:
+    """The member without its open file."""
+    model = member.checkpoint
+    keys = tuple(f"{member.part}.{key}" if member.part else key for key in model.infos)
+    return Shard(model.path, member.name, model.format, model.metadata, keys, member.part)
 
 
 def listed(names: Sequence[str], most: int = _LISTED) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from analyzer.checkpoints.checkpoint import Checkpoint
-from analyzer.checkpoints.composite import Member, join, listed
+from analyzer.checkpoints.composite import Member, join, listed, shard_of
 from analyzer.checkpoints.differences import refuse_adapter
 from analyzer.checkpoints.folder_contents import MODEL_INDEX, Contents, contents_of
 from analyzer.checkpoints.pipeline import SubModel, describe_pipeline
@@ -55,8 +55,8 @@ def _open_single(path: Path, contents: Contents, variant: str | None, open_file:
     members, index = _open_one(contents, family, variants[""], open_file)
     notes = _left_out(contents, family, variants[""], members, index)
     if index is None and len(members) == 1:
-        only = members[0].checkpoint
-        return replace(only, path=path, notes=(*notes, *only.notes))
+        only, shards = members[0].checkpoint, (shard_of(members[0]),)
+        return replace(only, path=path, notes=(*notes, *only.notes), folder=contents.folder, shards=shards)
     files = [contents.folder / index] if index else []
     return _joined(path, "sharded", members, files=files, notes=notes)
 

@@ -29,11 +29,11 @@ def numbered(template: str, count: int) -> list[str]:
     return [template.replace("#", str(number)) for number in range(count)]
 
 
-def test_llama_gets_layers() -> None:
+def test_layers_of_an_unknown_model() -> None:
     """The layers are blocks; embeddings, norm and head belong to the transformer but to no block."""
     keys = [
         *("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
-        *numbered("model.layers.#.self_attn.q_proj.weight", 4),
+        *numbered("model.layers.#.self_attention.q.weight", 4),
         *numbered("model.layers.#.mlp.down_proj.weight", 4),
         *numbered("model.layers.#.input_layernorm.weight", 4),
     ]
@@ -44,7 +44,7 @@ def test_llama_gets_layers() -> None:
         "model.embed_tokens.weight": Labels("transformer", "BASE", "embed_tokens", "weight", "embed_tokens"),
         "model.norm.weight": Labels("transformer", "BASE", "norm", "weight", "norm"),
         "lm_head.weight": Labels("transformer", "BASE", "lm_head", "weight", "lm_head"),
-        keys[3]: Labels("transformer", "L00", "self_attn/q_proj", "weight", "self_attn"),
+        keys[3]: Labels("transformer", "L00", "self_attention/q", "weight", "self_attention"),
         keys[8]: Labels("transformer", "L01", "mlp/down_proj", "weight", "mlp"),
         keys[14]: Labels("transformer", "L03", "input_layernorm", "weight", "input_layernorm"),
     } == {key: found.labels[key] for key in (*keys[:4], keys[8], keys[14])}

@@ -19,6 +19,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,15 @@ BLOCKS = {
     "Q5_K": (256, 176),
     "Q6_K": (256, 210),
 }
+# From last to first, as the safetensors library writes the types that stand in layouts.
+WRITTEN = ("U8", "F8_E4M3", "F16", "BF16", "I32", "F32", "I64")
+
 KEPT = 64  # axes of up to so many elements keep their length in a small model
 ELEMENTS = 2_000_000  # what a small model may have
+DIVISORS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+OWN_DIVISOR = {"gpt-oss-20b": 320, "gpt-oss-20b-bf16": 320}  # 2880 = 64 · 45: no power of two gets it down
 SCALED_BLOCK = 128  # rows and columns that share one number of `weight_scale_inv`
+SCALE = r"(.*\.)?(weight_scale|weight_scale_inv|scale_weight|scale_input)"
 
 
 def names() -> list[str]:
@@ -60,12 +67,8 @@ def source(name: str) -> str:
 
 
 def load(name: str) -> Layout:
-    """Dtype and shape by key, in the order in which the safetensors library writes a file.
-
-    That is: wide dtypes first, and keys of one width by name.
-    """
-    layout = parse(_lines(name))
-    return dict(sorted(layout.items(), key=lambda item: (-_width(item[1][0]), item[0])))
+    """Dtype and shape by key, in the order in which the safetensors library writes a file: by dtype, by name."""
+    return dict(_load(name))
 
 
 def parse(lines: list[str]) -> Layout:
@@ -100,8 +103,7 @@ def infos(name: str, *, scale: bool = False, divisor: int | None = None) -> list
     A tensor in GGUF's blocks is an F32 one whose `encoded` says what the file holds.
     """
     tensors, offset = [], 0
-    layout = shrink(load(name), divisor=divisor) if scale else load(name)
-    for key, (dtype, shape) in layout.items():
+    for key, (dtype, shape) in (small(name, divisor=divisor) if scale else load(name)).items():
         size = _bytes(dtype, shape)
         info = TensorInfo(key, dtype, shape, offset, size)
         if dtype in BLOCKS:
@@ -111,24 +113,23 @@ def infos(name: str, *, scale: bool = False, divisor: int | None = None) -> list
     return tensors
 
 
-def shrink(layout: Layout, *, divisor: int | None = None) -> Layout:
+def small(name: str, *, divisor: int | None = None) -> Layout:
     """The same keys, dtypes and numbers of axes, with short axes.
 
-    An axis of more than 64 is divided by its greatest common divisor with a power of two, so that what is
-    3, 5 or 7 times as long stays so: a fused qkv, Flux's linear1 and linear2. (Twice as long, as gate_up,
-    stays twice as long wherever the power divides the shorter one.) The power is `divisor`, or else the
-    smallest from 8 to 4096 that leaves at most two million elements. To pair two layouts of the same model,
-    give both the same divisor. Scales of fp8 blocks follow the short weights that they belong to.
+    An axis of more than 64 is divided by its greatest common divisor with a power of two: what is 3, 5 or 7
+    times as long stays so (a fused qkv, Flux's linear2 and linear1), and what is twice as long (gate_up)
+    wherever the power divides the shorter one. The power is `divisor`, or else the smallest from 8 to 4096
+    that leaves at most two million elements; layouts of one model have the same, so that they pair. Scales of
+    fp8 blocks follow the short weights that they belong to.
     """
-    if divisor is None:
-        powers = [2**n for n in range(3, 13)]
-        divisor = next((p for p in powers if _elements(layout, p) <= ELEMENTS), powers[-1])
-    small = {key: (dtype, _short(shape, divisor)) for key, (dtype, shape) in layout.items()}
+    layout = load(name)
+    power = divisor or OWN_DIVISOR.get(name) or _divisor(layout)
+    shrunk = {key: (dtype, _short(shape, power)) for key, (dtype, shape) in layout.items()}
     for key, (dtype, _) in layout.items():
-        weight = key.removesuffix("_scale_inv")
-        if weight != key:
-            small[key] = (dtype, tuple(-(-n // SCALED_BLOCK) for n in small[weight][1]))
-    return small
+        if key.endswith(".weight_scale_inv"):
+            weight = shrunk[key.removesuffix("_scale_inv")]
+            shrunk[key] = (dtype, tuple(-(-n // SCALED_BLOCK) for n in weight[1]))
+    return shrunk
 
 
 def tiny(name: str, *, seed: int = 0, divisor: int | None = None) -> dict[str, np.ndarray]:
@@ -136,10 +137,10 @@ def tiny(name: str, *, seed: int = 0, divisor: int | None = None) -> dict[str, n
 
     numpy has no bfloat16 and no fp8: such a tensor has float32 values that are exact in its dtype, which
     `write` then stores as what they are. Integers count up from 0, as position_ids do; scales of fp8 are
-    powers of two, so that products with them are exact.
+    powers of two, so that products with them are exact. What is in GGUF's blocks has any float32 values.
     """
     rng = np.random.default_rng(seed)
-    layout = shrink(load(name), divisor=divisor)
+    layout = small(name, divisor=divisor)
     return {key: _values(rng, key, dtype, shape) for key, (dtype, shape) in layout.items()}
 
 
@@ -150,6 +151,16 @@ def write(name: str, path: Path, tensors: dict[str, np.ndarray] | None = None, *
     stored = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
     save_file({key: t.to(_torch(layout[key][0])) for key, t in stored.items()}, path)
     return path
+
+
+@cache
+def _load(name: str) -> Layout:
+    layout = parse(_lines(name))
+    return dict(sorted(layout.items(), key=lambda item: (-_rank(item[1][0]), item[0])))
+
+
+def _rank(dtype: str) -> int:
+    return WRITTEN.index(dtype) if dtype in WRITTEN else -1
 
 
 def _lines(name: str) -> list[str]:
@@ -165,10 +176,6 @@ def _choice(text: str) -> Iterator[str]:
             yield from map(str, range(int(bounds[1]), int(bounds[2]) + 1))
 
 
-def _width(dtype: str) -> int:
-    return DTYPES[dtype].itemsize if dtype in DTYPES else 0
-
-
 def _bytes(dtype: str, shape: Shape) -> int:
     if dtype in DTYPES:
         return math.prod(shape) * DTYPES[dtype].itemsize
@@ -176,8 +183,11 @@ def _bytes(dtype: str, shape: Shape) -> int:
     return math.prod(shape) // elements * size
 
 
-def _elements(layout: Layout, divisor: int) -> int:
-    return sum(math.prod(_short(shape, divisor)) for _, shape in layout.values())
+def _divisor(layout: Layout) -> int:
+    for power in DIVISORS:
+        if sum(math.prod(_short(shape, power)) for _, shape in layout.values()) <= ELEMENTS:
+            return power
+    return DIVISORS[-1]
 
 
 def _short(shape: Shape, divisor: int) -> Shape:
@@ -195,7 +205,7 @@ def _values(rng: np.random.Generator, key: str, dtype: str, shape: Shape) -> np.
     if not DTYPES[dtype].floating:
         counted = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
         return torch.from_numpy(counted).to(_torch(dtype)).numpy()
-    scale = "scale" in key.rsplit(".", 1)[-1] and dtype != "F8_E4M3"
+    scale = re.fullmatch(SCALE, key)
     drawn = 2.0 ** -rng.integers(4, 8, shape) if scale else rng.standard_normal(shape)
     exact = torch.from_numpy(np.asarray(drawn, np.float64)).to(_torch(dtype))
     return exact.numpy() if dtype in {"F64", "F32", "F16"} else exact.float().numpy()

@@ -43,7 +43,10 @@ def compress(layout: Layout, *, token: str = SEGMENTS) -> list[str]:
             before = len(rows)
             for place in range(max(len(row) for row, _ in rows)):
                 rows = _unite(rows, place, numeric=numeric)
-    return [f"{''.join(map(_spell, row))} {dtype} {'x'.join(map(str, shape)) or '-'}" for row, (dtype, shape) in rows]
+    return [
+        f"{''.join(map(_spell, row))} {dtype} {'x'.join(map(str, shape)) or '-'}"
+        for row, (dtype, shape) in rows
+    ]
 
 
 def save(name: str, about: str, layout: Layout, *, averaged: Layout | None = None) -> None:
@@ -86,7 +89,9 @@ def _spell(choice: tuple[str, ...]) -> str:
             runs[-1][1] = n
         else:
             runs.append([n, n])
-    return "{" + ",".join(str(a) if a == b else f"{a},{b}" if b == a + 1 else f"{a}..{b}" for a, b in runs) + "}"
+    return (
+        "{" + ",".join(str(a) if a == b else f"{a},{b}" if b == a + 1 else f"{a}..{b}" for a, b in runs) + "}"
+    )
 
 
 def _read(lines: Iterable[str]) -> dict[str, Kind]:
@@ -337,7 +342,12 @@ MODELS: Mapping[str, Model] = {
         "stable-diffusion-3.5-large, transformer (diffusers, SD3Transformer2DModel).",
         "SD3Transformer2DModel",
         SD3
-        | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
+        | {
+            "num_layers": 38,
+            "num_attention_heads": 38,
+            "caption_projection_dim": 2432,
+            "qk_norm": "rms_norm",
+        },
     ),
     "pixart-sigma-transformer-diffusers": Model(
         "PixArt-Sigma-XL-2-1024-MS, transformer (diffusers, PixArtTransformer2DModel).",
@@ -552,8 +562,12 @@ MODELS: Mapping[str, Model] = {
         },
         left_out=TIED,
     ),
-    "mistral-7b": Model("mistralai/Mistral-7B-v0.1 (transformers, MistralForCausalLM).", "MistralForCausalLM"),
-    "mixtral-8x7b": Model("mistralai/Mixtral-8x7B-v0.1 (transformers, MixtralForCausalLM).", "MixtralForCausalLM"),
+    "mistral-7b": Model(
+        "mistralai/Mistral-7B-v0.1 (transformers, MistralForCausalLM).", "MistralForCausalLM"
+    ),
+    "mixtral-8x7b": Model(
+        "mistralai/Mixtral-8x7B-v0.1 (transformers, MixtralForCausalLM).", "MixtralForCausalLM"
+    ),
     "qwen2-7b": Model("Qwen/Qwen2-7B (transformers, Qwen2ForCausalLM).", "Qwen2ForCausalLM", QWEN2_7B),
     "qwen2-moe-57b": Model(
         "Qwen/Qwen2-57B-A14B (transformers, Qwen2MoeForCausalLM): routed experts, and a shared one with a gate.",

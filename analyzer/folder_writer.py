@@ -1,0 +1,187 @@
+"""Write the folder of a model: beside its target under another name, then renamed, whole or not at all.
+
+Knows no models: what goes into the folder comes from the caller. What may be replaced is decided here:
+never an input or what surrounds one, and nothing that is not plainly one model.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from analyzer.checkpoints.folder_contents import MODEL_INDEX, Contents, contents_of
+from analyzer.checkpoints.sources import FileSource
+from analyzer.checkpoints.weight_names import SUFFIXES
+from analyzer.errors import OutputError
+from analyzer.writer import (
+    Entry,
+    SafetensorsWriter,
+    check_space,
+    layout_of,
+    open_writer,
+    output_errors,
+    sync_folder,
+    temporary_beside,
+)
+
+_COPY_BYTES = 1 << 20  # read and written at a time
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A safetensors file of the folder."""
+
+    name: str  # relative to the folder, with forward slashes, as all names here
+    entries: Sequence[Entry]
+    metadata: Mapping[str, str]
+
+
+@contextmanager
+def create_folder(
+    path: Path,
+    weights: Sequence[WeightFile],
+    *,
+    texts: Mapping[str, bytes],
+    copies: Mapping[str, Path],
+    force: bool,
+) -> Iterator[list[SafetensorsWriter]]:
+    """A writer for each file of `weights`, in a folder that will appear at `path` when the block ends well.
+
+    `texts` are small files by name, `copies` are files to copy: their content, not their permissions
+    or links. All is built beside the target, synced and renamed; if anything goes wrong, an interrupt
+    included, it is removed. An earlier folder is replaced if `force` says so. Raises OutputError if
+    the disk is full or the place cannot be written to, CheckpointError if what is to be copied cannot
+    be read. Call `check_folder` first.
+    """
+    layouts = [layout_of(file.entries, file.metadata) for file in weights]
+    size = sum(layout.size for layout in layouts) + sum(map(len, texts.values()))
+    size += sum(_size(source) for source in copies.values())
+    temporary = temporary_beside(path)
+    try:
+        with output_errors(path):
+            check_space(path.parent, size)
+            temporary.mkdir()
+            for name in (*texts, *copies, *(file.name for file in weights)):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _write(temporary / name, [text], shown=path / name)
+        for name, source in copies.items():
+            with closing(FileSource(source)) as opened:
+                _write(temporary / name, _pieces(opened), shown=path / name)
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(open_writer(temporary / file.name, layout, shown=path / file.name))
+                for file, layout in zip(weights, layouts, strict=True)
+            ]
+        for folder, _, _ in os.walk(temporary):
+            sync_folder(Path(folder))
+        with output_errors(path):
+            _put_in_place(temporary, path, force=force)
+    finally:  # after the rename there is nothing to remove
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder(path: Path, *, files: Iterable[Path], folders: Iterable[Path], force: bool) -> None:
+    """Refuse what must not be written as a folder. `files` and `folders` are the inputs and their homes.
+
+    Refused are: an input's folder, what lies in it or around it, all of these through links too; a
+    place without a folder to put it in; a file; an existing folder without `force`, and with it one
+    that is not plainly a model. Raises OutputError.
+    """
+    if path.suffix.lower() in SUFFIXES or not path.name or path.name == "..":
+        raise OutputError(
+            f"{path}: is no name for a folder of a model; name one, or a file that ends in .safetensors"
+        )
+    with output_errors(path):
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        for folder in folders:
+            if _is_within(path, folder):
+                raise OutputError(
+                    f"{path}: is the input {folder}, or lies in it; inputs are never written to, name "
+                    "another place"
+                )
+        for file in files:
+            if _is_within(file, path):
+                raise OutputError(
+                    f"{path}: holds the input {file}; inputs are never written over, name another folder"
+                )
+        if os.path.lexists(path):
+            _check_earlier(path, force=force)
+
+
+def _check_earlier(path: Path, *, force: bool) -> None:
+    if path.is_symlink() or not path.is_dir():
+        raise OutputError(f"{path}: is not a folder but a file or a link; name a new folder")
+    if not force:
+        raise OutputError(f"{path}: exists already; name another folder, or replace it with --force")
+    with os.scandir(path) as entries:
+        names = {entry.name for entry in entries}
+    if ".git" in names or (names and not _is_model(contents_of(path))):
+        raise OutputError(
+            f"{path}: is not plainly the folder of one model, and is not replaced; name another folder, or "
+            "remove it yourself"
+        )
+
+
+def _is_model(contents: Contents) -> bool:
+    """Whether a folder can be taken for one model; one that models are collected in must not be lost."""
+    if MODEL_INDEX in contents.files:
+        return True
+    if "config.json" in contents.files and any(file.standard for file in contents.weights):
+        return True
+    return not contents.folders and len({file.family for file in contents.weights}) == 1
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, or what it leads to, is the folder or lies in it, under whatever name."""
+    if not folder.exists():
+        return False
+    named, real = path.absolute(), Path(os.path.realpath(path))
+    places = {named, *named.parents, real, *real.parents}
+    return any(place.exists() and place.samefile(folder) for place in places)
+
+
+def _size(path: Path) -> int:
+    with closing(FileSource(path)) as source:
+        return source.size
+
+
+def _pieces(source: FileSource) -> Iterator[bytes]:
+    for offset in range(0, source.size, _COPY_BYTES):
+        yield source.read(offset, min(_COPY_BYTES, source.size - offset))
+
+
+def _write(place: Path, pieces: Iterable[bytes], *, shown: Path) -> None:
+    """A new file of these bytes, synced. Who reads them says what goes wrong with that."""
+    with output_errors(shown), place.open("xb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(new: Path, path: Path, *, force: bool) -> None:
+    """Rename the finished folder; an earlier one is moved aside before, and comes back if that fails."""
+    if not (force and path.is_dir()):
+        new.rename(path)
+        sync_folder(path.parent)
+        return
+    earlier = temporary_beside(path)
+    try:
+        path.rename(earlier)
+        new.rename(path)
+    finally:
+        if not os.path.lexists(path) and earlier.is_dir():
+            earlier.rename(path)
+    sync_folder(path.parent)
+    try:
+        shutil.rmtree(earlier)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: is written, but the folder that was there cannot be removed ({error.strerror}); "
+            f"what is left of it lies in {earlier}, remove that yourself"
+        ) from error

@@ -40,45 +40,46 @@ class WeightFile:
     metadata: Mapping[str, str]
 
 
-@contextmanager
-def create_folder(
-    path: Path,
-    weights: Sequence[WeightFile],
-    *,
-    texts: Mapping[str, bytes],
-    copies: Mapping[str, Path],
-    force: bool,
-) -> Iterator[list[SafetensorsWriter]]:
-    """A writer for each file of `weights`, in a folder that will appear at `path` when the block ends well.
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """All that the folder is to hold."""
 
-    `texts` are small files by name, `copies` are files to copy: their content, not their permissions
-    or links. All is built beside the target, synced and renamed; if anything goes wrong, an interrupt
+    weights: Sequence[WeightFile]
+    texts: Mapping[str, bytes]  # small files by name
+    copies: Mapping[str, Path]  # files to copy by their new names: the content, not permissions or links
+
+
+@contextmanager
+def create_folder(path: Path, folder: Folder, *, force: bool) -> Iterator[list[SafetensorsWriter]]:
+    """A writer for each file of weights, in a folder that will appear at `path` when the block ends well.
+
+    All is built beside the target, synced and renamed; if anything goes wrong, an interrupt
     included, it is removed. An earlier folder is replaced if `force` says so. Raises OutputError if
     the disk is full or the place cannot be written to, CheckpointError if what is to be copied cannot
     be read. Call `check_folder` first.
     """
-    layouts = [layout_of(file.entries, file.metadata) for file in weights]
-    size = sum(layout.size for layout in layouts) + sum(map(len, texts.values()))
-    size += sum(_size(source) for source in copies.values())
+    layouts = [layout_of(file.entries, file.metadata) for file in folder.weights]
+    size = sum(layout.size for layout in layouts) + sum(map(len, folder.texts.values()))
+    size += sum(_size(source) for source in folder.copies.values())
     temporary = temporary_beside(path)
     try:
         with output_errors(path):
             check_space(path.parent, size)
             temporary.mkdir()
-            for name in (*texts, *copies, *(file.name for file in weights)):
+            for name in (*folder.texts, *folder.copies, *(file.name for file in folder.weights)):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
+        for name, text in folder.texts.items():
             _write(temporary / name, [text], shown=path / name)
-        for name, source in copies.items():
+        for name, source in folder.copies.items():
             with closing(FileSource(source)) as opened:
                 _write(temporary / name, _pieces(opened), shown=path / name)
         with ExitStack() as stack:
             yield [
                 stack.enter_context(open_writer(temporary / file.name, layout, shown=path / file.name))
-                for file, layout in zip(weights, layouts, strict=True)
+                for file, layout in zip(folder.weights, layouts, strict=True)
             ]
-        for folder, _, _ in os.walk(temporary):
-            sync_folder(Path(folder))
+        for inner, _, _ in os.walk(temporary):
+            sync_folder(Path(inner))
         with output_errors(path):
             _put_in_place(temporary, path, force=force)
     finally:  # after the rename there is nothing to remove

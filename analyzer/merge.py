@@ -1,10 +1,14 @@
-"""Carry out a plan: stream A and B into a new file, in constant memory. Decides nothing."""
+"""Carry out a plan: stream A and B into a new file, or a folder like A's, in constant memory.
+
+Decides nothing about values; what the output consists of follows from A and from the output's name.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,28 +20,32 @@ from analyzer.blending import AbstractBlender, Bytes, open_blender
 from analyzer.categories import RuleBook, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.encodings import AbstractEncodedSource
-from analyzer.errors import RecipeError
+from analyzer.errors import OutputError, RecipeError
+from analyzer.folder_writer import Folder, WeightFile, check_folder, create_folder
 from analyzer.kernels.backends import CPU_CHUNK
 from analyzer.kernels.formats import FLOATS, count_nonfinite
 from analyzer.methods import METHODS, Function
+from analyzer.model_folder import Companions, OutputFile, companions, configs, distribute, indexes
 from analyzer.pairing import pair
-from analyzer.recipe import Recipe, resolve
+from analyzer.recipe import Recipe, obsolete_scales, resolve, still_true
 from analyzer.records import Action, Pair, Plan, Run, TensorInfo
 from analyzer.scan import categorize_both, side_of
 from analyzer.streaming import Progress, in_batches, run_batches
 from analyzer.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
 _BATCH_BYTES = 1 << 20
+_TORCH_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
     """What a finished merge wrote."""
 
-    path: Path
-    bytes: int
+    path: Path  # a file or a folder
+    bytes: int  # of the files of weights
     nonfinite: Mapping[str, int]  # key -> how many values computed or taken from B are NaN or Inf
     clipped: Mapping[str, int]  # key -> how many values were too large for A's fp8 scale
+    left_out: tuple[str, ...] = ()  # files of A's folder that were not copied, by name
 
 
 def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe, *, book: RuleBook | None = None) -> Plan:
@@ -46,13 +54,13 @@ def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe, *, book: RuleBook |
     `book` are the architectures (default: those that ship). Raises PairingError if they share no
     key, RecipeError or SelectorError if the recipe does not fit them.
     """
-    if a.format == "gguf":
+    if a.format == "gguf" or any(shard.format == "gguf" for shard in a.shards):
         raise RecipeError(
             f"{a.path}: GGUF is read and not written, and a merge is written as A is; name the model's "
             "safetensors file or folder as A"
         )
     categorized, labels_b = categorize_both(a, b, book=book or shipped())
-    return resolve(
+    plan = resolve(
         recipe,
         a=a.infos,
         b=b.infos,
@@ -61,6 +69,26 @@ def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe, *, book: RuleBook |
         labels_b=labels_b.labels,
         metadata=a.metadata,
     )
+    if a.format == "diffusers":
+        distribute(a, [action.key for action in plan.actions])  # refuses what has no place there
+    return plan
+
+
+def check_output(out: Path, a: Checkpoint, b: Checkpoint, *, force: bool) -> None:
+    """Refuse, before any work, an output that must not or cannot be written; raises OutputError.
+
+    A model that was opened as a folder is written as one, unless `out` ends in .safetensors.
+    """
+    files = [*a.files, *b.files]
+    if _writes_folder(a, out):
+        check_folder(out, files=files, folders=[m.folder for m in (a, b) if m.folder], force=force)
+        return
+    if a.format == "diffusers":
+        raise OutputError(
+            f"{out}: a single file cannot hold the sub-models of {a.path} under names that others know; name "
+            f"a folder, such as {out.stem or 'merged'}"
+        )
+    check_target(out, inputs=files, force=force)
 
 
 def merge(
@@ -79,17 +107,29 @@ def merge(
 
     Keys that the plan keeps are copied as bytes. Memory is bounded by a few chunk buffers a thread.
     The bytes written depend on the inputs, the plan and the recipe only. Raises OutputError if
-    `out` is an input, exists without `force`, or cannot be written; CheckpointError if an input
-    ends early.
+    `out` is or holds an input, exists without `force`, or cannot be written; CheckpointError if an
+    input ends early.
     """
-    check_target(out, inputs=[*a.files, *b.files], force=force)
-    steps = [_step(index, action, a, b, plan) for index, action in enumerate(plan.actions)]
+    check_output(out, a, b, force=force)
+    folder = _writes_folder(a, out)
+    keys = [action.key for action in plan.actions]
+    files = distribute(a, keys) if folder else [OutputFile(out.name, tuple(keys), plan.metadata)]
+    steps = _steps(files, a, b, plan)
     # Before the output is opened: a merge that only copies needs no arithmetic, nor its start-up.
     blender = open_blender(device) if any(step.computes for step in steps) else None
     chunk = blender.chunk if blender else CPU_CHUNK
     spans = (span for step in steps for span in _spans(step, chunk))
-    with create_safetensors(out, [step.entry for step in steps], _metadata(plan, a, b)) as writer:
-        worker = _Worker(a, b, METHODS[recipe.method].function, blender, writer)
+    plain = bool(obsolete_scales(recipe, a.infos))
+    weights = _weights(files, steps, _recipe_text(plan, a, b), plain=plain)
+    beside = companions(a) if folder else Companions({}, ())
+    if folder:
+        texts = _texts(a, files, steps, recipe, plain=plain)
+        copies = {name: path for name, path in beside.copies.items() if name not in texts}
+        output = create_folder(out, Folder(weights, texts, copies), force=force)
+    else:
+        output = _one_file(out, weights[0])
+    with output as writers:
+        worker = _Worker(a, b, METHODS[recipe.method].function, blender, writers)
         run_batches(
             in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
             worker.run,
@@ -99,7 +139,11 @@ def merge(
             progress=progress,
         )
     return MergeResult(
-        out, out.stat().st_size, dict(sorted(worker.nonfinite.items())), dict(sorted(worker.clipped.items()))
+        out,
+        sum((out / file.name if folder else out).stat().st_size for file in files),
+        dict(sorted(worker.nonfinite.items())),
+        dict(sorted(worker.clipped.items())),
+        beside.left_out,
     )
 
 
@@ -107,7 +151,8 @@ def merge(
 class _Step:
     """How one tensor of the output comes about."""
 
-    index: int
+    file: int  # which of the output's files it goes to
+    index: int  # its place in that file
     action: Action
     entry: Entry
     pair: Pair | None = None  # where both sides, or B alone, are read in A's shape
@@ -154,12 +199,12 @@ class _Worker:
         b: Checkpoint,
         method: Function,
         blender: AbstractBlender | None,
-        writer: SafetensorsWriter,
+        writers: Sequence[SafetensorsWriter],
     ) -> None:
         self.nonfinite: dict[str, int] = {}
         self.clipped: dict[str, int] = {}
         self._a, self._b = a, b
-        self._method, self._blender, self._writer = method, blender, writer
+        self._method, self._blender, self._writers = method, blender, writers
         self._lock = threading.Lock()
 
     def run(self, batch: list[_Span], buffers: tuple[Bytes, Bytes]) -> int:
@@ -169,7 +214,8 @@ class _Worker:
             if encoder := span.step.encoder:
                 data, clipped = encoder.encode(span.place, data.view("<f4"))
                 self._count(self.clipped, span, clipped)
-            self._writer.write(span.step.index, span.place * span.step.entry.itemsize, data)
+            writer = self._writers[span.step.file]
+            writer.write(span.step.index, span.place * span.step.entry.itemsize, data)
             self._count(self.nonfinite, span, bad)
         return sum(span.nbytes for span in batch)
 
@@ -212,27 +258,41 @@ def _read(checkpoint: Checkpoint, info: TensorInfo, span: _Span, buffer: Bytes) 
     return raw
 
 
-def _step(index: int, action: Action, a: Checkpoint, b: Checkpoint, plan: Plan) -> _Step:
+def _writes_folder(a: Checkpoint, out: Path) -> bool:
+    return a.folder is not None and out.suffix.lower() != ".safetensors"
+
+
+def _steps(files: Sequence[OutputFile], a: Checkpoint, b: Checkpoint, plan: Plan) -> list[_Step]:
+    actions = {action.key: action for action in plan.actions}
+    return [
+        _step(actions[key], (place, index), file.inner(key), a, b, plan)
+        for place, file in enumerate(files)
+        for index, key in enumerate(file.keys)
+    ]
+
+
+def _step(
+    action: Action, place: tuple[int, int], name: str, a: Checkpoint, b: Checkpoint, plan: Plan
+) -> _Step:
     if action.verb == "reset":
-        return _Step(index, action, Entry(action.key, action.dtype, action.shape, prod(action.shape) * 8))
+        return _Step(*place, action, Entry(name, action.dtype, action.shape, prod(action.shape) * 8))
     source = b if action.verb == "add" else a
     info = source.infos[action.key]
     stored = info.encoded or info
-    if action.dtype == stored.dtype:
-        entry = Entry(action.key, action.dtype, stored.shape, stored.nbytes)
+    as_stored = action.dtype == stored.dtype
+    if as_stored:
+        entry = Entry(name, action.dtype, stored.shape, stored.nbytes)
     else:
         nbytes = prod(action.shape) * FLOATS[action.dtype].bits // 8
-        entry = Entry(action.key, action.dtype, action.shape, nbytes)
-    if action.verb in ("keep", "add"):
-        return _Step(index, action, entry, copied=(source, stored if action.dtype == stored.dtype else info))
-    if action.verb == "cast":
-        return _Step(index, action, entry, copied=(source, info))
+        entry = Entry(name, action.dtype, action.shape, nbytes)
+    if action.verb in ("keep", "add", "cast"):
+        return _Step(*place, action, entry, copied=(source, stored if as_stored else info))
     encoder = None
-    if info.encoded and action.dtype == stored.dtype:
+    if info.encoded and as_stored:
         found = a.sources[info.source]
         assert isinstance(found, AbstractEncodedSource)
         encoder = found
-    return _Step(index, action, entry, pair=plan.pairs[action.key], encoder=encoder)
+    return _Step(*place, action, entry, pair=plan.pairs[action.key], encoder=encoder)
 
 
 def _spans(step: _Step, chunk: int) -> Iterator[_Span]:
@@ -242,8 +302,41 @@ def _spans(step: _Step, chunk: int) -> Iterator[_Span]:
             yield _Span(step, run, start, min(chunk, numel - start))
 
 
-def _metadata(plan: Plan, a: Checkpoint, b: Checkpoint) -> dict[str, str]:
-    """A's metadata and the recipe. No time and no folder: the same merge gives the same bytes."""
+@contextmanager
+def _one_file(out: Path, file: WeightFile) -> Iterator[list[SafetensorsWriter]]:
+    with create_safetensors(out, file.entries, file.metadata) as writer:
+        yield [writer]
+
+
+def _weights(
+    files: Sequence[OutputFile], steps: Sequence[_Step], recipe: str, *, plain: bool
+) -> list[WeightFile]:
+    """The files as the writer wants them; each says what A's file says, and the recipe."""
+    entries: list[list[Entry]] = [[] for _ in files]
+    for step in steps:
+        entries[step.file].append(step.entry)
+    # Loaders of the transformers family refuse a file that does not say which framework wrote it.
+    return [
+        WeightFile(
+            file.name,
+            own,
+            {"format": "pt"} | still_true(file.metadata, plain=plain) | {"mergescope.recipe": recipe},
+        )
+        for file, own in zip(files, entries, strict=True)
+    ]
+
+
+def _texts(
+    a: Checkpoint, files: Sequence[OutputFile], steps: Sequence[_Step], recipe: Recipe, *, plain: bool
+) -> dict[str, bytes]:
+    """The small files that are written anew."""
+    sizes = {step.action.key: step.entry.nbytes for step in steps}
+    dtype = _TORCH_DTYPES.get(recipe.dtype)
+    return indexes(a, files, sizes) | configs(a, files, dtype=dtype, plain=plain)
+
+
+def _recipe_text(plan: Plan, a: Checkpoint, b: Checkpoint) -> str:
+    """The recipe as JSON. No time and no folder: the same merge gives the same bytes."""
     document = {
         "format": "mergescope.recipe",
         "version": 1,
@@ -254,6 +347,4 @@ def _metadata(plan: Plan, a: Checkpoint, b: Checkpoint) -> dict[str, str]:
             for side, c in (("a", a), ("b", b))
         },
     }
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    # Loaders of the transformers family refuse a file that does not say which framework wrote it.
-    return {"format": "pt"} | dict(plan.metadata) | {"mergescope.recipe": text}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

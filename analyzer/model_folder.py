@@ -203,23 +203,19 @@ class _Found:
 
 def _walk(root: Path, components: Collection[str]) -> Iterator[_Found]:
     """All files, and in place of the folders that are not entered these themselves."""
-    pending = [""]  # what is to be listed: A's folder and, each with a slash behind it, those in it
+    pending = [("", False)]  # folders to be listed, and whether a link led there
     count = 0
     while pending:
-        for found in _entries(root, pending.pop()):
+        folder, linked = pending.pop()
+        for found in _entries(root, folder):
             count += 1
             if count > MAX_ENTRIES:
                 raise CheckpointError(
                     f"{root}: holds more than {MAX_ENTRIES} files; name one .safetensors file as the output"
                 )
-            parent, _, _ = found.name.rpartition("/")
-            inside_link = (root / parent).is_symlink() if parent in components else False
-            if not found.folder:
-                yield found
-            elif _NOT_ENTERED.fullmatch(found.last) or inside_link:
-                yield found
-            elif not found.link or found.name in components:
-                pending.append(f"{found.name}/")
+            allowed = found.name in components if found.link else not linked
+            if found.folder and allowed and not _NOT_ENTERED.fullmatch(found.last):
+                pending.append((f"{found.name}/", found.link))
             else:
                 yield found
 
@@ -235,8 +231,8 @@ def _entries(root: Path, folder: str) -> list[_Found]:
             ]
     except OSError as error:
         raise CheckpointError(
-            f"{root / folder}: cannot be listed ({error.strerror}); allow reading it, or name one .safetensors "
-            "file as the output"
+            f"{root / folder}: cannot be listed ({error.strerror}); allow reading it, or name one "
+            ".safetensors file as the output"
         ) from error
     return sorted(found, key=lambda each: each.name)
 

@@ -7,22 +7,25 @@ they are elsewhere. Tensors of different shape are compared where that makes sen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from os.path import commonprefix
 
 from analyzer.errors import PairingError
 from analyzer.layouts import Facet, canonical
-from analyzer.partial import common_part
+from analyzer.partial import common_part, describe_parts
 from analyzer.records import Network, Pair, Pairing, Run, ShapeMismatch, TensorInfo
 from analyzer.views import rows_of, transposed
 
 Infos = Mapping[str, TensorInfo]
-_Name = tuple[str, str]  # part and canonical name; the part is "" where it does not matter
+_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of two models: its tensors and, if names alone do not pair them, its networks."""
+    """One of two models: its tensors and, if raw names alone do not pair them, its networks."""
 
     infos: Infos
     name: str  # what messages call it
@@ -34,124 +37,22 @@ def pair(a: Side, b: Side) -> Pairing:
 
     Raises PairingError if no tensor of A has a counterpart.
     """
-    facets_a = _facets(a.networks)
+    meanings = _meanings(a.networks)
     found: dict[str, _Match] = {}
     for key, info in a.infos.items():
         if other := b.infos.get(key):
-            found[key] = _match(info, (info, other), facets_a.get(key, _Known()))
+            found[key] = _match(info, other, meanings.get(key))
     taken = set(found)
-    left_a = [key for key in a.infos if key not in found]
     notes: list[str] = []
-    if left_a and len(taken) < len(b.infos):
-        facets_b = {key: known for key, known in _facets(b.networks).items() if key not in taken}
-        for use_part in (True, False):
-            index = _index(facets_b, taken, use_part=use_part)
-            for key in left_a:
-                if key in found or key not in facets_a:
-                    continue
-                if match := _by_meaning(a.infos[key], facets_a[key], b.infos, index, use_part=use_part):
-                    found[key], used = match
-                    taken |= used
-        notes = _tie(a, b, facets_a, _facets(b.networks), found)
+    if any(key not in found for key in meanings):
+        for one, two in _partners(a, b, meanings):
+            notes += _pair_networks((a, one), (b, two), found, taken)
     if not found:
         raise PairingError(
             f"{a.name} and {b.name} have no key in common ({_example(a.infos)} against {_example(b.infos)}): "
             "they are not two versions of one model, or stored in layouts that mergescope cannot translate"
         )
     return _pairing(a.infos, b.infos, found, taken, notes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of a key beside its tensor."""
-
-    part: str = ""
-    name: str = ""  # canonical, of the whole tensor; "" if unknown
-    facets: tuple[Facet, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the rows that a canonical name means lie."""
-
-    key: str
-    facet: Facet
-
-
-def _facets(networks: Iterable[Network]) -> dict[str, _Known]:
-    """What every key of a model means; keys of EMA copies are left out, since they copy other keys."""
-    known: dict[str, _Known] = {}
-    for network in networks:
-        names = network.names
-        facets = canonical(list(names.values()))
-        bare = _bare_names({f.name for own in facets.values() for f in own})
-        for key, name in names.items():
-            own = tuple(replace(facet, name=bare[facet.name]) for facet in facets[name])
-            known[key] = _Known(network.part, own[0].name if len(own) == 1 else "", own)
-    return known
-
-
-def _bare_names(names: set[str]) -> dict[str, str]:
-    """Canonical names without the word for a base model, which `AutoModel` leaves out; none twice."""
-    bare = {name: _without_base(name) for name in names}
-    counts: dict[str, int] = {}
-    for name in bare.values():
-        counts[name] = counts.get(name, 0) + 1
-    return {name: short if counts[short] == 1 else name for name, short in bare.items()}
-
-
-def _without_base(name: str) -> str:
-    word, dot, rest = name.partition(".")
-    return _without_base(rest) if dot and word in _BASES else name
-
-
-def _index(known: Mapping[str, _Known], taken: set[str], *, use_part: bool) -> dict[_Name, _Place]:
-    """Where each canonical name lies in B; without parts only names that stand in a single one."""
-    index: dict[_Name, _Place] = {}
-    doubled: set[_Name] = set()
-    for key, each in known.items():
-        for facet in each.facets if key not in taken else ():
-            name = (each.part if use_part else "", facet.name)
-            if name in index:
-                doubled.add(name)
-            index[name] = _Place(key, facet)
-    return {name: place for name, place in index.items() if name not in doubled}
-
-
-def _by_meaning(
-    info: TensorInfo, known: _Known, b: Infos, index: Mapping[_Name, _Place], *, use_part: bool
-) -> tuple[_Match, set[str]] | None:
-    """The counterpart of one tensor of A, and the keys of B that it takes; None if rows of it have none."""
-    names = [(known.part if use_part else "", facet.name) for facet in known.facets]
-    if not names or not all(name in index for name in names):
-        return None
-    places = [index[name] for name in names]
-    used = {place.key for place in places}
-    whole = len(places) == 1 and not _is_slice(known.facets[0]) and not _is_slice(places[0].facet)
-    if whole:
-        other = b[places[0].key]
-        if known.facets[0].transposed != places[0].facet.transposed and len(other.shape) == 2:
-            other = transposed(other)
-        return _match(info, (info, other), known), used
-    runs: list[Run] = []
-    for facet, place in zip(known.facets, places, strict=True):
-        one, two = _rows(info, facet), _rows(b[place.key], place.facet)
-        if one is None or two is None or _squeezed(one.shape) != _squeezed(two.shape):
-            return ShapeMismatch(info.key, info.shape, b[place.key].shape), used
-        runs.append(Run(one, replace(two, shape=one.shape), _start(info, facet), facet.word))
-    return Pair(info, b[places[0].key], tuple(runs)), used
-
-
-def _match(info: TensorInfo, sides: tuple[TensorInfo, TensorInfo], known: _Known) -> _Match:
-    """Two whole tensors: all of them, the part that they have in common, or nothing."""
-    one, two = sides
-    if one.shape == two.shape:
-        return Pair(one, two, _virtual(one, two, known.facets))
-    if _squeezed(one.shape) == _squeezed(two.shape) and one.key != two.key:
-        return Pair(one, replace(two, shape=one.shape))
-    mismatch = ShapeMismatch(info.key, one.shape, two.shape)
-    shared = common_part(known.name or info.key, one, two)
-    return _Partial(Pair(*shared, partial=True), mismatch) if shared else mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +66,177 @@ class _Partial:
 _Match = Pair | ShapeMismatch | _Partial
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the rows that a canonical name means lie."""
+
+    key: str
+    facet: Facet
+
+
+@dataclass(frozen=True, eq=False)
+class _Meaning:
+    """What the keys of one network mean. Averages (EMA) are a network of their own."""
+
+    part: str
+    average: bool
+    facets: Mapping[str, tuple[Facet, ...]]  # by raw key
+
+    def name(self, key: str) -> str:
+        """The bare canonical name of a whole tensor; "" for one that is several tensors elsewhere."""
+        own = self.facets[key]
+        return self._bare[own[0].name] if len(own) == 1 else ""
+
+    def names(self, key: str) -> list[str]:
+        """The bare canonical names of a tensor's rows, in their order."""
+        return [self._bare[facet.name] for facet in self.facets[key]]
+
+    @cached_property
+    def _bare(self) -> Mapping[str, str]:
+        """Canonical names without the word for a base model, which `AutoModel` leaves out; none twice."""
+        bare = {f.name: _without_base(f.name) for own in self.facets.values() for f in own}
+        counts = Counter(bare.values())
+        return {name: short if counts[short] == 1 else name for name, short in bare.items()}
+
+    @cached_property
+    def places(self) -> Mapping[str, _Place]:
+        """Where each bare canonical name lies."""
+        return {self._bare[f.name]: _Place(key, f) for key, own in self.facets.items() for f in own}
+
+
+def _meanings(networks: Iterable[Network]) -> dict[str, _Meaning]:
+    """The network of every key."""
+    meanings: dict[str, _Meaning] = {}
+    for network in networks:
+        for average, names in ((False, network.names), (True, network.copies)):
+            if names:
+                meanings |= dict.fromkeys(names, _Meaning(network.part, average, _facets(names)))
+    return meanings
+
+
+def _facets(names: Mapping[str, str]) -> dict[str, tuple[Facet, ...]]:
+    """What the names of one network mean, with as few of the words that wrap them all as a map wants."""
+    for length in _wrapped(names.values()):
+        inner = {key: name[length:] for key, name in names.items()}
+        facets = canonical(list(inner.values()))
+        if any(len(own) > 1 or own[0].name != name for name, own in facets.items()):
+            break
+    return {key: facets[name] for key, name in inner.items()}
+
+
+def _wrapped(names: Collection[str]) -> Iterable[int]:
+    """How many letters all names can do without: 0, and those of the words that wrap them all."""
+    yield 0
+    length = 0
+    for word in commonprefix(list(names)).split(".")[:-1]:
+        if word not in _WRAPPERS:
+            return
+        length += len(word) + 1
+        yield length
+
+
+def _without_base(name: str) -> str:
+    word, dot, rest = name.partition(".")
+    return _without_base(rest) if dot and word in _BASES else name
+
+
+def _partners(a: Side, b: Side, meanings: Mapping[str, _Meaning]) -> list[tuple[_Meaning, _Meaning]]:
+    """Which network of B each network of A is: the one that shares most tensors, in name and shape."""
+    merits = []
+    ones, twos = (list(dict.fromkeys(m.values())) for m in (meanings, _meanings(b.networks)))
+    for one in ones:
+        for two in twos:
+            if one.average != two.average:
+                continue
+            shared = [name for name in one.places if name in two.places]
+            sample = shared[:: len(shared) // _SAMPLE + 1]
+            extents = ((_extent(a.infos, one.places[n]), _extent(b.infos, two.places[n])) for n in sample)
+            alike = sum(x == y for x, y in extents) / max(len(sample), 1)
+            same_part = one.part == two.part
+            # A U-Net and an encoder may have a name in common without being the same network.
+            if shared and (same_part or alike > 0.5):
+                merits.append((alike * len(shared), same_part, len(shared), one, two))
+    partners: dict[_Meaning, _Meaning] = {}
+    for *_, one, two in sorted(merits, key=lambda merit: merit[:3], reverse=True):
+        if one not in partners and two not in partners.values():
+            partners[one] = two
+    return [(one, partners[one]) for one in ones if one in partners]
+
+
+def _extent(infos: Infos, place: _Place) -> _Shape:
+    """The shape of the canonical tensor that lies in a place."""
+    info, facet = infos[place.key], place.facet
+    shape = _squeezed(info.shape)
+    if _is_slice(facet) and shape:
+        shape = (shape[0] * (facet.last - facet.first) // facet.of, *shape[1:])
+    return shape[::-1] if facet.transposed else shape
+
+
+def _pair_networks(
+    of_a: tuple[Side, _Meaning], of_b: tuple[Side, _Meaning], found: dict[str, _Match], taken: set[str]
+) -> list[str]:
+    """Pair what is left of a network of A with what is left of its partner, and say what was odd."""
+    (a, one), (b, two) = of_a, of_b
+    places = {name: place for name, place in two.places.items() if place.key not in taken}
+    notes, used = [], set()
+    for key in one.facets:
+        if key in found:
+            continue
+        names = one.names(key)
+        if all(name in places for name in names):
+            matched = [places[name] for name in names]
+            found[key] = _by_meaning(a.infos[key], one, b.infos, matched)
+            used.update(names)
+            taken.update(place.key for place in matched)
+        elif names[0] in _HEADS and names[0] not in two.places:
+            tied = next((two.places[e].key for e in _EMBEDDINGS if e in two.places), None)
+            if tied is not None:
+                found[key] = _match(a.infos[key], b.infos[tied], one)
+                notes.append(f"{key}: B has no such tensor, its output is tied to {tied}, which is compared")
+    idle = [name for name, place in places.items() if place.key in taken and name not in used]
+    if idle:
+        notes.append(f"{len(idle)} pieces of fused tensors of B have no counterpart in A, the first is {idle[0]}")
+    return notes
+
+
+def _by_meaning(info: TensorInfo, meaning: _Meaning, b: Infos, places: Sequence[_Place]) -> _Match:
+    """A tensor of A against the rows of B that mean the same."""
+    facets = meaning.facets[info.key]
+    if len(places) == 1 and not _is_slice(facets[0]) and not _is_slice(places[0].facet):
+        other = b[places[0].key]
+        if facets[0].transposed == places[0].facet.transposed or len(other.shape) != 2:
+            return _match(info, other, meaning)
+        turned = transposed(other)
+        return Pair(info, turned) if turned.shape == info.shape else _mismatch(info, other.shape)
+    runs: list[Run] = []
+    twos = [_rows(b[place.key], place.facet) for place in places]
+    for facet, two in zip(facets, twos, strict=True):
+        one = _rows(info, facet)
+        if one is None or two is None or _squeezed(one.shape) != _squeezed(two.shape):
+            return _mismatch(info, _stacked([t for t in twos if t]) or b[places[0].key].shape)
+        runs.append(Run(one, replace(two, shape=one.shape), _start(info, facet), facet.word))
+    return Pair(info, b[places[0].key], tuple(runs))
+
+
+def _match(info: TensorInfo, other: TensorInfo, meaning: _Meaning | None) -> _Match:
+    """Two whole tensors: all of them, the part that they have in common, or nothing."""
+    if info.shape == other.shape:
+        return Pair(info, other, _virtual(info, other, meaning.facets[info.key]) if meaning else ())
+    if _squeezed(info.shape) == _squeezed(other.shape):
+        return Pair(info, replace(other, shape=info.shape))
+    mismatch = _mismatch(info, other.shape)
+    shared = common_part((meaning and meaning.name(info.key)) or info.key, info, other)
+    return _Partial(Pair(*shared, partial=True), mismatch) if shared else mismatch
+
+
+def _mismatch(info: TensorInfo, shape_b: _Shape) -> ShapeMismatch:
+    return ShapeMismatch(info.key, info.shape, shape_b)
+
+
 def _virtual(one: TensorInfo, two: TensorInfo, facets: Sequence[Facet]) -> tuple[Run, ...]:
-    """The rows of two tensors that are fused in the same way."""
-    if len(facets) < 2 or not all(facet.word for facet in facets):
-        return ()
+    """The rows of two tensors that are fused in the same way; none of a tensor that does not divide so."""
     runs = []
-    for facet in facets:
+    for facet in facets if len(facets) > 1 else ():
         left, right = _rows(one, facet), _rows(two, facet)
         if left is None or right is None:
             return ()
@@ -182,7 +248,7 @@ def _rows(info: TensorInfo, facet: Facet) -> TensorInfo | None:
     """The rows that a facet means; None where the tensor does not divide so."""
     if not _is_slice(facet):
         return info
-    if not info.shape or info.shape[0] % facet.of or facet.transposed or info.view is not None:
+    if 0 in (info.shape or (0,)) or info.shape[0] % facet.of or facet.transposed:
         return None
     unit = info.shape[0] // facet.of
     return rows_of(info, facet.first * unit, facet.last * unit)
@@ -196,54 +262,51 @@ def _is_slice(facet: Facet) -> bool:
     return facet.last - facet.first != facet.of
 
 
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the ones at its end: a 1×1 convolution is a linear layer."""
+def _stacked(pieces: Sequence[TensorInfo]) -> _Shape:
+    """The shape of all pieces on top of each other; () where they do not fit."""
+    if len({piece.shape[1:] for piece in pieces}) != 1 or not all(piece.shape for piece in pieces):
+        return ()
+    return (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:])
+
+
+def _squeezed(shape: _Shape) -> _Shape:
+    """A shape without the ones behind its second axis: a 1×1 convolution is a linear layer."""
     end = len(shape)
-    while end > 1 and shape[end - 1] == 1:
+    while end > 2 and shape[end - 1] == 1:
         end -= 1
     return shape[:end]
-
-
-def _tie(
-    a: Side,
-    b: Side,
-    known_a: Mapping[str, _Known],
-    known_b: Mapping[str, _Known],
-    found: dict[str, _Match],
-) -> list[str]:
-    """Pair A's output head with B's token embedding, where B has no head because it is tied to that."""
-    by_name = {(known.part, known.name): key for key, known in known_b.items()}
-    notes = []
-    for key, known in known_a.items():
-        if key in found or known.name not in _HEADS or (known.part, known.name) in by_name:
-            continue
-        embedding = next((by_name[known.part, e] for e in _EMBEDDINGS if (known.part, e) in by_name), None)
-        if embedding is not None:
-            info = a.infos[key]
-            found[key] = _match(info, (info, b.infos[embedding]), known)
-            notes.append(
-                f"{b.name} has no {known.name}: it is tied to {embedding}, which {key} is compared with"
-            )
-    return notes
 
 
 def _pairing(
     a: Infos,
     b: Infos,
     found: Mapping[str, _Match],
-    taken: set[str],
+    taken: Collection[str],
     notes: Sequence[str],
 ) -> Pairing:
     ordered = [found[key] for key in a if key in found]
     matches = [each.pair if isinstance(each, _Partial) else each for each in ordered]
     lists = [each.mismatch if isinstance(each, _Partial) else each for each in ordered]
+    pairs = [each for each in matches if isinstance(each, Pair)]
+    partial = [each.mismatch for each in ordered if isinstance(each, _Partial)]
     return Pairing(
-        pairs=tuple(each for each in matches if isinstance(each, Pair)),
+        pairs=tuple(pairs),
         only_in_a=tuple(key for key in a if key not in found),
         only_in_b=tuple(key for key in b if key not in taken),
         shape_mismatch=tuple(each for each in lists if isinstance(each, ShapeMismatch)),
-        notes=tuple(notes),
+        notes=(*_renamed(pairs), *notes, *describe_parts(partial)),
     )
+
+
+def _renamed(pairs: Sequence[Pair]) -> list[str]:
+    """That names differ, in one sentence for all of them."""
+    others = [p for p in pairs if p.a.key != p.key_b]
+    if not others:
+        return []
+    first = others[0]
+    return [
+        f"{len(others)} of {len(pairs)} pairs have other names in B, as {first.a.key} is {first.key_b} there"
+    ]
 
 
 def _example(infos: Infos) -> str:
@@ -251,8 +314,13 @@ def _example(infos: Infos) -> str:
     return "no keys" if first is None else repr(first)
 
 
-# What the classes of transformers call the model below its head.
-_BASES = frozenset({"model", "transformer", "bert", "roberta", "gpt_neox", "vit", "language_model"})
+_SAMPLE = 200  # tensors whose shapes tell whether two networks are the same one
+
+# Words around a whole network that is on its own in its file.
+_WRAPPERS = frozenset({"model", "net", "network", "transformer", "module"})
+
+# What the classes of transformers call the model below its head, and the words above.
+_BASES = _WRAPPERS | {"bert", "roberta", "distilbert", "gpt_neox", "vit", "language_model", "backbone"}
 
 # The output heads that can be tied, and what they are tied to.
 _HEADS = frozenset({"lm_head.weight", "embed_out.weight", "output.weight"})

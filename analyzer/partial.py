@@ -6,8 +6,9 @@ Knows names and shapes. Anything else that differs in shape is another layer, an
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from analyzer.records import TensorInfo
+from analyzer.records import ShapeMismatch, TensorInfo
 from analyzer.views import leading
 
 
@@ -28,15 +29,36 @@ def common_part(name: str, a: TensorInfo, b: TensorInfo) -> tuple[TensorInfo, Te
     return leading(a, shape), leading(b, shape)
 
 
+def describe_parts(partial: Sequence[ShapeMismatch]) -> list[str]:
+    """What is compared of tensors whose common part is, and what is left out; tensors that differ alike once."""
+    alike: dict[str, list[str]] = {}
+    for each in partial:
+        axis = 0 if each.shape_a[0] != each.shape_b[0] else 1
+        a, b = each.shape_a[axis], each.shape_b[axis]
+        what, longer = ("rows", "input channels")[axis], "A" if a > b else "B"
+        text = f"the first {min(a, b):,} {what} are compared, the other {abs(a - b):,} of {longer} are left out"
+        alike.setdefault(text, []).append(each.key)
+    return [f"{_listed(keys)}: {text}" for text, keys in alike.items()]
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return ", ".join(keys[:_LISTED]) + more
+
+
+_LISTED = 3
+
 # One row for each token, in the words of transformers, OpenCLIP, GGUF and the older GPTs.
 _VOCABULARY = re.compile(
     r"(?:^output|(?:^|\.)(?:embed_tokens|lm_head|wte|word_embeddings|token_embedding|tok_embeddings|shared|"
-    r"embed_in|embed_out|token_embd|predictions|predictions\.decoder|lm_head\.decoder|embed_tokens_per_layer))"
+    r"embed_in|embed_out|token_embd|predictions|predictions\.decoder|lm_head\.decoder|vocab_projector|"
+    r"embed_tokens_per_layer))"
     r"\.(?:weight|bias)\Z"
 )
 
-# The layer that sees the latent, in the layouts of LDM, diffusers, Flux, SD 3 and Wan.
+# The layer that sees the latent, in the layouts of LDM, diffusers, Flux, SD 3, Wan and Hunyuan Video; neither a
+# VAE's, which sees a picture, nor the one through which a ControlNet sees its hint.
 _INPUT = re.compile(
-    r"(?:.*\.)?(?:input_blocks\.0\.0|(?<!encoder\.)(?<!decoder\.)conv_in|x_embedder(?:\.proj)?|img_in|"
-    r"patch_embedding|pos_embed\.proj)\.weight"
+    r"(?:.*\.)?(?:input_blocks\.0\.0|(?<!encoder\.)(?<!decoder\.)(?<!embedding\.)conv_in|x_embedder(?:\.proj)?|"
+    r"img_in(?:\.proj)?|patch_embedding|pos_embed\.proj)\.weight"
 )

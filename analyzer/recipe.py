@@ -100,9 +100,7 @@ def resolve(
     alphas = _Alphas(recipe, [_Row(key, categorized.labels[key]) for key in a], categorized.blocks)
     pairs = {p.a.key: p for p in pairing.pairs if not p.partial}
     mismatches = {m.key: m for m in pairing.shape_mismatch}
-    # What is written in a plain dtype needs no scales any more.
-    obsolete = DTYPES[recipe.dtype] is not None and any(info.encoded for info in a.values())
-    scales = {key for key in a if is_scale(key)} if obsolete else set()
+    scales = obsolete_scales(recipe, a)
     actions = []
     for key, info in a.items():
         if key in scales:
@@ -119,7 +117,8 @@ def resolve(
     added: dict[str, Action] = {}
     if recipe.only_in_b == "add":
         _check_addable(pairing)
-        rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b)
+        encoded = any(info.encoded for info in b.values())
+        rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b if not (encoded and is_scale(key)))
         added = {row.key: _added(b[row.key], recipe) for row in rows if alphas.lets_in(row)}
         actions += added.values()
     plan = Plan(
@@ -132,7 +131,7 @@ def resolve(
             *_warnings(recipe, alphas, actions),
             *_encoding_warnings(recipe, a, actions, scales),
         ),
-        metadata={name: text for name, text in metadata.items() if not _HASHES.search(name)},
+        metadata=still_true(metadata, plain=bool(scales)),
         recipe=asdict(
             replace(
                 recipe,
@@ -146,6 +145,34 @@ def resolve(
     if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
         _refuse_idle(recipe, alphas, actions)
     return plan
+
+
+def obsolete_scales(recipe: Recipe, a: Mapping[str, TensorInfo]) -> set[str]:
+    """The keys of A that scale quantized weights which the recipe has written as plain values."""
+    encoded = {key for key, info in a.items() if info.encoded}
+    if DTYPES[recipe.dtype] is None or not encoded:
+        return set()
+    scales = {key for key in a if is_scale(key)}
+    applied = {key for key in scales if not encoded.isdisjoint(_scaled_by(key))}
+    # Weights whose scales are not understood stay as they are stored, and keep theirs.
+    left = any(not a.keys().isdisjoint(_scaled_by(key)) for key in scales - applied)
+    return applied if left else scales
+
+
+def _scaled_by(scale: str) -> list[str]:
+    """The names that a weight can have whose scale has this one."""
+    stem, dot, last = scale.rpartition(".")
+    words = last.split("_")
+    return [f"{stem}.weight", *(stem + dot + "_".join(words[:end]) for end in range(1, len(words)))]
+
+
+def still_true(metadata: Mapping[str, str], *, plain: bool) -> dict[str, str]:
+    """What a file of A says of itself, without hashes; `plain`: its weights are not quantized any more."""
+    return {
+        name: text
+        for name, text in metadata.items()
+        if not _HASHES.search(name) and not (plain and name == "_quantization_metadata")
+    }
 
 
 def _check(recipe: Recipe) -> None:
@@ -297,7 +324,9 @@ def _reset(key: str) -> Action:
 def _added(info: TensorInfo, recipe: Recipe) -> Action:
     if recipe.position_ids == "reset" and _is_clip_positions(info.key, info):
         return _reset(info.key)
-    return Action(info.key, "add", None, "--only-in-b add", _output_dtype(info, recipe), info.shape)
+    # B's codes are of no use without its scales, and no other file holds GGUF's: their values are added.
+    dtype = DTYPES[recipe.dtype] or info.dtype if info.encoded else _output_dtype(info, recipe)
+    return Action(info.key, "add", None, "--only-in-b add", dtype, info.shape)
 
 
 def _output_dtype(info: TensorInfo, recipe: Recipe) -> str:

@@ -117,7 +117,7 @@ def test_a_key_that_cannot_be_compared_is_not_the_same() -> None:
         replace(result, only_in_b=("lora",)),
         replace(result, shape_mismatch=(ShapeMismatch("conv", (4, 9), (4, 4)),)),
     ):
-        assert "the two models hold the same values" not in [finding.text for finding in findings(other)]
+        assert "identical: the two models hold the same values" not in [finding.text for finding in findings(other)]
 
 
 def test_identical_keys_do_not_vote() -> None:
@@ -182,7 +182,7 @@ def test_models_trained_apart_are_not_to_be_merged() -> None:
 
 def test_equal_models_have_one_finding() -> None:
     """Nothing changed: that, and no sentence about what moved most or what did not."""
-    expected = [Finding("the two models hold the same values", "changed_fraction", 0.0, "")]
+    expected = [Finding("identical: the two models hold the same values", "changed_fraction", 0.0, "")]
     assert expected == findings(scan_of(row("x", still()), row("y", still())))
 
 

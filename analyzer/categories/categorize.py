@@ -132,10 +132,11 @@ def _seat(region: Region, axes: Mapping[str, int], names: Mapping[str, str], boo
 
 def _spellings(tensors: Mapping[str, int]) -> Iterable[dict[str, str]]:
     """The names of a network as rules may know them: its own, without a wrapping word, in LDM's layout."""
-    for length in variants(tensors):
-        yield {name: name[length:] for name in tensors}
-    if renamed := original(tensors):
-        yield {name: renamed.get(name, name) for name in tensors}
+    bare = [{name: name[length:] for name in tensors} for length in variants(tensors)]
+    yield from bare
+    for own in bare:
+        if renamed := original(own.values()):
+            yield {name: renamed.get(inside, inside) for name, inside in own.items()}
 
 
 def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Seat:

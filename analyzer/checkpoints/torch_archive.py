@@ -104,10 +104,11 @@ def _read(source: FileSource, archive: zipfile.ZipFile) -> Archive:
             f"{source.path}: is a TorchScript program, and mergescope never runs code from a model file; "
             "where you trust it, load it and save its state dict as safetensors"
         )
-    if archive.getinfo(pickle_name).file_size > MAX_PICKLE_BYTES:
+    most = min(MAX_PICKLE_BYTES, MAX_EXPANSION * source.size)
+    if archive.getinfo(pickle_name).file_size > most:
         raise CheckpointError(
-            f"{source.path}: its data.pkl has more than {MAX_PICKLE_BYTES} bytes, which no state dict "
-            "needs; get the model from another source"
+            f"{source.path}: its data.pkl has more than {most} bytes, which no state dict needs; "
+            "get the model from another source"
         )
     if not _is_little_endian(archive, f"{prefix}byteorder"):
         raise CheckpointError(
@@ -130,12 +131,16 @@ def _place_all(
     records: dict[str, Record] = {}
     blocks: list[MemorySource] = []
     budget = MAX_EXPANSION * source.size
+    stored = 0
     for entry in archive.infolist():
         name = entry.filename.removeprefix(prefix)
         if not entry.filename.startswith(prefix):
             continue
         if entry.compress_type == zipfile.ZIP_STORED:
             records[name] = _place(source, entry)
+            stored += entry.file_size
+            if stored > source.size:  # all of them may be loaded, each as often as it is named
+                raise zipfile.BadZipFile("its records overlap")
             continue
         budget -= entry.file_size
         if budget < 0:

@@ -12,11 +12,11 @@ their bytes are then read from the file like those of a safetensors file. Into m
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -30,6 +30,8 @@ from analyzer.checkpoints.dtypes import BY_TORCH_NAME, DTYPES
 from analyzer.checkpoints.refusal import explain_refusal
 from analyzer.checkpoints.sources import AbstractSource, FileSource, MemorySource
 from analyzer.checkpoints.torch_archive import Archive, read_archive, without_data
+from analyzer.checkpoints.torch_leftovers import NAMES, stand_ins
+from analyzer.checkpoints.torch_screen import refuse_bombs
 from analyzer.checkpoints.torch_state import named_tensors
 from analyzer.errors import CheckpointError
 from analyzer.records import TensorInfo
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 # Copies may be larger than the file, since a view can repeat its elements, but not by more than this.
 MAX_REPEATED_BYTES = 64 << 20
 
+_OLD_PICKLES = 5  # before 1.6: signature, protocol, system, the state dict, and the keys of its storages
 _EXPLAINED_BYTES = 1 << 20  # how much of an old pickle is searched for why torch refused it
 _ZIP = b"PK\x03\x04"
 # A damaged pickle fails in whatever operation of torch or Python it happens to reach.
@@ -55,14 +58,6 @@ _LOAD_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
-)
-# Entries beside the weights that training left in well-known checkpoints (Stable Diffusion 1.x among
-# them). torch refuses these names; each gets a class that swallows its arguments and does nothing.
-_INERT = (
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
 )
 _Opened = tuple[list[TensorInfo], list[AbstractSource]]
 
@@ -133,6 +128,7 @@ class _View:
 def _open_tensors(source: FileSource, archive: Archive | None) -> _Opened:
     """The tensors, in place where possible, with everything that the loader can raise made a sentence."""
     try:
+        _screen(source, archive)
         opened = _in_place(source, archive) if archive else None
         return opened or _in_memory(source)
     except pickle.UnpicklingError as error:
@@ -143,6 +139,18 @@ def _open_tensors(source: FileSource, archive: Archive | None) -> _Opened:
             f"{source.path}: is damaged, or no torch checkpoint ({type(error).__name__}: "
             f"{shown(str(error))}); download it again, or save its state dict as safetensors"
         ) from error
+
+
+def _screen(source: FileSource, archive: Archive | None) -> None:
+    """CheckpointError if loading the pickle would take for ever, or all memory; raises what torch raises."""
+    if archive:
+        stream: BinaryIO = io.BytesIO(archive.pickle)
+        reason = refuse_bombs(stream, size=source.size, pickles=1, stand_ins=NAMES)
+    else:
+        with source.stream() as stream:
+            reason = refuse_bombs(stream, size=source.size, pickles=_OLD_PICKLES, stand_ins=NAMES)
+    if reason is not None:
+        raise CheckpointError(f"{source.path}: {reason}")
 
 
 def _in_place(source: FileSource, archive: Archive) -> _Opened | None:
@@ -208,19 +216,10 @@ def _load(stream: BinaryIO, device: str) -> object:
 
     with (
         warnings.catch_warnings(),
-        torch.serialization.safe_globals([_inert(name) for name in _INERT]),
+        torch.serialization.safe_globals([*stand_ins()]),
     ):
         warnings.simplefilter("ignore")  # about old formats; what matters to the user is raised
         return torch.load(stream, map_location=device, weights_only=True)
-
-
-def _inert(name: str) -> Callable[..., object]:
-    """A class of that name whose instances hold nothing."""
-    module, _, attribute = name.rpartition(".")
-
-    def ignore(self: object, *arguments: object) -> None: ...
-
-    return type(attribute, (), {"__module__": module, "__init__": ignore, "__setstate__": ignore})
 
 
 def _view(path: Path, key: str, tensor: torch.Tensor) -> _View:

@@ -50,6 +50,20 @@ def _read_rows(
 def _read_columns(
     source: AbstractSource, offset: int, view: View, rows: int, first: int, out: NDArray[np.uint8]
 ) -> None:
+    """Column after column: as many of them at a time as make a block, of the longest ones a piece."""
+    done = 0
+    while done < len(out):
+        column, row = divmod(first + done, rows)
+        count = len(out) - done
+        if rows > _BLOCK_BYTES:  # where even a single column is too long to be held
+            count = min(count, rows - row)
+        _gather(source, offset, view, rows, first + done, out[done : done + count])
+        done += count
+
+
+def _gather(
+    source: AbstractSource, offset: int, view: View, rows: int, first: int, out: NDArray[np.uint8]
+) -> None:
     """Column after column: every block of stored rows gives a piece of all columns that are asked for."""
     itemsize = out.shape[1]
     left, right = first // rows, (first + len(out) - 1) // rows + 1  # of the columns

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.argument("a", type=options.MODEL)
 @click.argument("b", type=options.MODEL)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT.safetensors", help="The model to write."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="The model to write: a .safetensors file, or a folder if A is one.",
 )
 @options.only
 @click.option(
@@ -98,13 +102,13 @@ def merge(
     \b
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
     mergescope merge a.safetensors b.safetensors -o c.safetensors --alpha 0.3 --set 'VAE=0'
+    mergescope merge folder-a folder-b -o folder-c --alpha 0.5
     """  # noqa: D301 - click wants the character that \b stands for
     from analyzer import checkpoints, recipe
     from analyzer.cli import plans, terminal
     from analyzer.devices import resolve_device
+    from analyzer.merge import check_output, plan_merge
     from analyzer.merge import merge as run_merge
-    from analyzer.merge import plan_merge
-    from analyzer.writer import check_target
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o': name the model to write, or use --dry-run.")
@@ -112,7 +116,7 @@ def merge(
     wish = recipe.Recipe(method, only, alpha, weights, base_alpha, sets, position_ids, only_in_b, dtype)
     with checkpoints.open_checkpoint(a) as model_a, checkpoints.open_checkpoint(b) as model_b:
         if output is not None:
-            check_target(output, inputs=[*model_a.files, *model_b.files], force=force)
+            check_output(output, model_a, model_b, force=force)
         plan = plan_merge(model_a, model_b, wish, book=options.rule_book(rules))
         for warning in plan.warnings if not quiet else ():
             terminal.warn(warning)
@@ -134,6 +138,11 @@ def merge(
         terminal.warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
     for key, count in result.clipped.items() if not quiet else ():
         terminal.warn(f"{count:,} values of {key!r} are clipped: too large for A's fp8 scale")
+    if result.left_out and not quiet:
+        terminal.warn(
+            f"not copied from A's folder: {terminal.list_some(result.left_out)} (weights in other forms, "
+            "states of a training, links that lead to no file)"
+        )
     if not quiet and not as_json:
         with terminal.pipe_may_close():
             plans.print_plan_summary(plan)

@@ -27,7 +27,9 @@ def canonical(names: Collection[str]) -> dict[str, tuple[Facet, ...]]:
     """
     known = frozenset(names)
     found = _map_of(known)
-    facets = {name: _facets(name, found, known) if found else (Facet(name),) for name in names}
+    if found is None:
+        return {name: (Facet(name),) for name in names}
+    facets = {name: _facets(name, found, known) for name in names}
     owners = Counter(facet.name for name in known for facet in facets[name])
     if len(owners) < owners.total():
         for name, parts in facets.items():

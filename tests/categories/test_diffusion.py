@@ -1,11 +1,11 @@
-"""Image and video models and their parts are known by their names and labelled in their communities' words."""
+"""Image and video models and their parts are known by their names, and labelled in their users' words."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +31,7 @@ FLUX = (*stack("D", 19), *stack("S", 38))
 # Every layout: the architecture, the blocks in network order, and the parts beside the main one.
 MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "auraflow": ("auraflow", (*stack("D", 4), *stack("S", 32)), {}),
+    "auraflow-wrapped": ("auraflow", (*stack("D", 4), *stack("S", 32)), {}),
     "chroma": ("chroma", FLUX, {}),
     "clip-g-transformers": ("clip-text", stack("L", 32), {}),
     "clip-l-transformers": ("clip-text", stack("L", 12), {}),
@@ -110,6 +111,7 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "wan21-i2v-14b-comfy": ("wan", stack("L", 40), {}),
     "wan21-t2v-14b-original": ("wan", stack("L", 40), {}),
     "wan21-t2v-transformer-diffusers": ("wan-diffusers", stack("L", 40), {}),
+    "wan22": ("wan", stack("L", 30), {}),
     "wan22-t2v-14b-comfy": ("wan", stack("L", 40), {}),
     "z-image-comfy": ("z-image", stack("L", 30), {}),
     "z-image-transformer-diffusers": ("z-image", stack("L", 30), {}),
@@ -156,10 +158,9 @@ def label(*keys: str) -> Categorized:
     return categorize([tensor(key, (2,) * int(axes or 2)) for key, _, axes in split])
 
 
-def inner(names: Iterable[str]) -> list[str]:
+def inner(names: list[str]) -> list[str]:
     """The names of a network without a word that all of them begin with, such as `model.`."""
-    names = list(names)
-    while all(name.startswith("model.") for name in names):
+    while names and all(name.startswith("model.") for name in names):
         names = [name.removeprefix("model.") for name in names]
     return names
 
@@ -172,11 +173,11 @@ def is_plain(labels: Labels) -> bool:
 def networks(name: str) -> list[tuple[Network, list[str], Rules]]:
     """The networks of a layout, the names of their tensors, and the rules of their architectures."""
     labels = found(name).labels
-    rows = []
-    for network in found(name).networks:
-        if names := [inside for key, inside in network.names.items() if is_plain(labels[key])]:
-            rows.append((network, inner(names), RULES[network.architecture]))
-    return rows
+    held = [
+        (network, [inside for key, inside in network.names.items() if is_plain(labels[key])])
+        for network in found(name).networks
+    ]
+    return [(network, inner(names), RULES[network.architecture]) for network, names in held if names]
 
 
 # --- What a model is ---
@@ -344,7 +345,7 @@ def test_blocks_are_ranked_by_what_people_merge(name: str) -> None:
 
 # A handful of keys of each, where the contract and the words of the keys put them: block, component, group.
 TELLING: dict[str, dict[str, tuple[str, str, str]]] = {
-    "auraflow": {
+    "auraflow-wrapped": {
         "model.double_layers.3.attn.w2q.weight": ("D03", "attn/w2q", "attn"),
         "model.single_layers.31.modCX.1.weight": ("S31", "modCX", "modCX"),
         "model.register_tokens": ("BASE", "register_tokens", "register_tokens"),
@@ -535,6 +536,46 @@ def test_prefixes_around_a_network_change_nothing(name: str, prefix: str) -> Non
     expected = categorize([tensor(i.key, i.shape) for i in infos(name)])
     assert (expected.architecture, expected.blocks) == (wrapped.architecture, wrapped.blocks)
     assert [*expected.labels.values()] == [*wrapped.labels.values()]
+
+
+FOLDERS = {
+    "sdxl": {
+        "text_encoder": "clip-l-transformers",
+        "text_encoder_2": "clip-g-transformers",
+        "unet": "sdxl-unet-diffusers",
+        "vae": "vae-diffusers",
+    },
+    "flux-diffusers": {
+        "text_encoder": "clip-l-transformers",
+        "text_encoder_2": "t5-xxl-encoder",
+        "transformer": "flux-dev-transformer-diffusers",
+        "vae": "vae-flux-diffusers",
+    },
+    "wan-diffusers": {
+        "text_encoder": "t5-xxl-encoder",
+        "transformer": "wan21-t2v-transformer-diffusers",
+        "vae": "wan-vae",
+    },
+    "stable-cascade": {"prior": "stable-cascade-prior-diffusers", "text_encoder": "clip-g-transformers"},
+}
+
+
+@pytest.mark.parametrize("architecture", FOLDERS)
+def test_pipelines_in_folders_have_the_labels_of_their_models(architecture: str) -> None:
+    """A sub-model's folder is its part; beside a denoiser a text encoder has no blocks."""
+    tensors, expected = [], {}
+    main = next(part for part in FOLDERS[architecture] if part in (*DENOISERS, "prior"))
+    for part, name in FOLDERS[architecture].items():
+        own = found(name).labels
+        for info in infos(name):
+            key, block = f"{part}.{info.key}", own[info.key].block
+            tensors.append(TensorInfo(key, info.dtype, info.shape, 0, 0, part=part))
+            expected[key] = (part, block if part in (main, "vae") else "BASE", own[info.key].component)
+    model = categorize(tensors)
+    assert (architecture, expected) == (
+        model.architecture,
+        {key: (value.part, value.block, value.component) for key, value in model.labels.items()},
+    )
 
 
 # --- Layouts of which a few keys are enough to see what they are ---

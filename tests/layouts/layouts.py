@@ -1,29 +1,20 @@
 """Key layouts of published models: reads `*.layout`, and makes small models out of them.
 
-A layout holds the names, dtypes and shapes of one real file (or of one folder of shards), one line for
-many keys, and no values:
-
-    # what it is, and where the names come from
-    model.layers.{0..31}.self_attn.{k_proj,v_proj}.weight BF16 1024x4096
-    v_pred F32 0
-    logit_scale F32 -
-
-`{0..31}` is a range of integers, both ends included; `{a,b}` is a choice, whose items may be ranges; what
-stands in several braces is multiplied out. `-` is a scalar, `0` an empty tensor. Tests import this module;
-it knows nothing of the libraries that `make_layouts.py` builds the layouts with.
+A layout holds the names, dtypes and shapes of one real file (or of one folder of shards), and no values;
+its first lines, comments, say which model it is and where the names come from. Tests import this module;
+it knows nothing of the libraries that `make_layouts.py` builds layouts with.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from notation import Shape, parse
 from safetensors.torch import save_file
 
 from analyzer.checkpoints.dtypes import DTYPES
@@ -31,7 +22,6 @@ from analyzer.records import TensorInfo
 
 FOLDER = Path(__file__).resolve().parent
 
-Shape = tuple[int, ...]
 Layout = dict[str, tuple[str, Shape]]
 
 # Elements and bytes of one block: gguf-py/gguf/constants.py, GGML_QUANT_SIZES.
@@ -67,34 +57,8 @@ def source(name: str) -> str:
 
 
 def load(name: str) -> Layout:
-    """Dtype and shape by key, in the order in which the safetensors library writes a file: by dtype, by name."""
+    """Dtype and shape by key, in the order in which the safetensors library writes: by dtype, by name."""
     return dict(_load(name))
-
-
-def parse(lines: list[str]) -> Layout:
-    """The keys of a layout's lines, in their order. A key that stands there twice is an error."""
-    layout: Layout = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        pattern, dtype, shape = line.split()
-        if dtype not in DTYPES and dtype not in BLOCKS:
-            raise ValueError(f"line {number}: {dtype} is no dtype")
-        axes = () if shape == "-" else tuple(int(n) for n in shape.split("x"))
-        for key in expand(pattern):
-            if key in layout:
-                raise ValueError(f"line {number}: {key} stands here a second time")
-            layout[key] = (dtype, axes)
-    return layout
-
-
-def expand(pattern: str) -> Iterator[str]:
-    """Every key that a pattern stands for; the last braces run fastest."""
-    pieces = re.split(r"\{([^{}]*)\}", pattern)
-    if any(brace in piece for piece in pieces for brace in "{}"):
-        raise ValueError(f"{pattern}: braces neither nest nor stay open")
-    choices = [list(_choice(piece)) if odd % 2 else [piece] for odd, piece in enumerate(pieces)]
-    return map("".join, itertools.product(*choices))
 
 
 def infos(name: str, *, scale: bool = False, divisor: int | None = None) -> list[TensorInfo]:
@@ -148,7 +112,7 @@ def write(name: str, path: Path, tensors: dict[str, np.ndarray] | None = None, *
     """Write a small model, or `tensors` with the same keys, as a safetensors file with the real dtypes."""
     layout = load(name)
     arrays = tiny(name, seed=seed) if tensors is None else tensors
-    stored = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
+    stored = {key: torch.from_numpy(np.array(a)) for key, a in arrays.items()}
     save_file({key: t.to(_torch(layout[key][0])) for key, t in stored.items()}, path)
     return path
 
@@ -160,20 +124,11 @@ def _load(name: str) -> Layout:
 
 
 def _rank(dtype: str) -> int:
-    return WRITTEN.index(dtype) if dtype in WRITTEN else -1
+    return -1 if dtype in BLOCKS else WRITTEN.index(dtype)  # a dtype that is in neither raises
 
 
 def _lines(name: str) -> list[str]:
     return (FOLDER / f"{name}.layout").read_text(encoding="utf-8").splitlines()
-
-
-def _choice(text: str) -> Iterator[str]:
-    for item in text.split(","):
-        bounds = re.fullmatch(r"(\d+)\.\.(\d+)", item)
-        if bounds is None:
-            yield item
-        else:
-            yield from map(str, range(int(bounds[1]), int(bounds[2]) + 1))
 
 
 def _bytes(dtype: str, shape: Shape) -> int:
@@ -184,8 +139,9 @@ def _bytes(dtype: str, shape: Shape) -> int:
 
 
 def _divisor(layout: Layout) -> int:
+    shapes = [shape for dtype, shape in layout.values() if dtype != "U8"]  # a tokenizer's bytes do not shrink
     for power in DIVISORS:
-        if sum(math.prod(_short(shape, power)) for _, shape in layout.values()) <= ELEMENTS:
+        if sum(math.prod(_short(shape, power)) for shape in shapes) <= ELEMENTS:
             return power
     return DIVISORS[-1]
 

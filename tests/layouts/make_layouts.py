@@ -1,11 +1,12 @@
 """Write `*.layout` files: from the classes of transformers and diffusers, or from any list of keys.
 
-    python tests/layouts/make_layouts.py [NAME …]     the layouts of MODELS below, or some of them
-    python tests/layouts/make_layouts.py --compress   lines "key shape dtype" from stdin, as notation to stdout
+    python tests/layouts/make_layouts.py [NAME …]    the layouts of MODELS below, or some of them
+    python tests/layouts/make_layouts.py --compress  the notation of lines "key, tab, shape, tab, dtype"
 
 The first form needs both libraries; it builds their models without values, on torch's meta device, with the
-published configurations. Where published files have other names than the classes, `renamed` says which. No
-test imports this module, and its classes need a library that is no dependency of the project.
+published configurations. Where published files have other names than the classes, `renamed` says which. The
+layouts that are not in MODELS (single files in the names of the original repositories) came from lists of
+keys. No test imports this module.
 """
 
 from __future__ import annotations
@@ -17,81 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from notation import DIGITS, Kind, compress, expand
+
 FOLDER = Path(__file__).resolve().parent
-SEGMENTS = r"[^.]+|\."
-DIGITS = r"\d+|\D+"  # for names that have lost their dots: averaged copies
 
-Shape = tuple[int, ...]
-Kind = tuple[str, Shape]  # dtype and shape
-Layout = Mapping[str, Kind]
-Row = tuple[tuple[str, ...], ...]  # what may stand in each place of a name
+# --- Layouts and files ---
 
 
-# --- The notation ---
-
-
-def compress(layout: Layout, *, token: str = SEGMENTS) -> list[str]:
-    """The lines that stand for exactly these keys.
-
-    A key is a row of tokens. Rows that differ in one place alone become one row, numbers first: so layers
-    that have the same members share their lines, and then members that have one dtype and shape do.
-    """
-    rows = [(tuple((t,) for t in re.findall(token, key)), kind) for key, kind in layout.items()]
-    for numeric in (True, False):
-        before = -1
-        while before != len(rows):
-            before = len(rows)
-            for place in range(max(len(row) for row, _ in rows)):
-                rows = _unite(rows, place, numeric=numeric)
-    return [
-        f"{''.join(map(_spell, row))} {dtype} {'x'.join(map(str, shape)) or '-'}"
-        for row, (dtype, shape) in rows
-    ]
-
-
-def save(name: str, about: str, layout: Layout, *, averaged: Layout | None = None) -> None:
+def save(
+    name: str, about: str, layout: Mapping[str, Kind], *, averaged: Mapping[str, Kind] | None = None
+) -> None:
     """Write one layout, below what is to be said about it."""
     lines = [f"# {line}" for line in about.strip().splitlines()] + compress(layout)
     if averaged:
         lines += compress(averaged, token=DIGITS)
     (FOLDER / f"{name}.layout").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def expand(pattern: str) -> list[str]:
-    """Every key that a pattern with one range of integers stands for."""
-    match = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
-    if match is None:
-        return [pattern]
-    return [f"{match[1]}{n}{match[4]}" for n in range(int(match[2]), int(match[3]) + 1)]
-
-
-def _unite(rows: list[tuple[Row, Kind]], place: int, *, numeric: bool) -> list[tuple[Row, Kind]]:
-    united: dict[object, tuple[Row, Kind]] = {}
-    for row, kind in rows:
-        number = place < len(row) and all(t.isdigit() for t in row[place])
-        if place >= len(row) or (numeric and not number):
-            united[row, kind] = (row, kind)
-            continue
-        rest = (place, row[:place], row[place + 1 :], kind, number)
-        known = united[rest][0][place] if rest in united else ()
-        united[rest] = ((*row[:place], known + row[place], *row[place + 1 :]), kind)
-    return list(united.values())
-
-
-def _spell(choice: tuple[str, ...]) -> str:
-    if len(choice) == 1:
-        return choice[0]
-    if not all(t.isdigit() and str(int(t)) == t for t in choice):
-        return "{" + ",".join(choice) + "}"
-    runs: list[list[int]] = []
-    for n in sorted(map(int, choice)):
-        if runs and runs[-1][1] == n - 1:
-            runs[-1][1] = n
-        else:
-            runs.append([n, n])
-    return (
-        "{" + ",".join(str(a) if a == b else f"{a},{b}" if b == a + 1 else f"{a}..{b}" for a, b in runs) + "}"
-    )
 
 
 def _read(lines: Iterable[str]) -> dict[str, Kind]:
@@ -107,7 +48,7 @@ def _read(lines: Iterable[str]) -> dict[str, Kind]:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One published model: its class, what its configuration says, and how its file differs from its class."""
+    """One published model: its class, its configuration, and how its file differs from the class."""
 
     about: str
     cls: str
@@ -136,7 +77,7 @@ def build(model: Model) -> dict[str, Kind]:
         if re.search(model.left_out, key):
             continue
         for pattern, replacement in model.renamed:
-            key = re.sub(pattern, replacement, key)  # noqa: PLW2901
+            key = re.sub(pattern, replacement, key)
         dtype = model.dtype if tensor.is_floating_point() else "I64"
         layout[key] = (dtype, tuple(tensor.shape))
     for pattern, kind in model.added.items():
@@ -149,7 +90,7 @@ def _fp8_in_blocks(layout: dict[str, Kind]) -> dict[str, Kind]:
     stored: dict[str, Kind] = {}
     for key, (dtype, shape) in layout.items():
         stored[key] = (dtype, shape)
-        if key.endswith("_proj.weight") and "eh_proj" not in key or key.endswith("_with_mqa.weight"):
+        if re.search(r"(?<!eh)_proj(_with_mqa)?\.weight$", key):
             stored[key] = ("F8_E4M3", shape)
             stored[f"{key}_scale_inv"] = ("F32", tuple(-(-n // 128) for n in shape))
         elif key.endswith("e_score_correction_bias"):
@@ -213,7 +154,7 @@ def _gguf(layout: dict[str, Kind]) -> dict[str, Kind]:
     stored: dict[str, Kind] = {}
     for key, (_, shape) in layout.items():
         for old, new in names.items():
-            key = key.replace(old, new)  # noqa: PLW2901
+            key = key.replace(old, new)
         layer = int(key.split(".")[1]) if key.startswith("blk.") else 0
         more = layer < 4 or layer >= 28 or (layer - 4) % 3 == 2  # use_more_bits, llama.cpp, for 32 layers
         fine = key == "output.weight" or (more and key.endswith(("attn_v.weight", "ffn_down.weight")))
@@ -381,8 +322,8 @@ MODELS: Mapping[str, Model] = {
         "F32",
     ),
     "vae-diffusers-2022": Model(
-        "stable-diffusion-v1-5, vae, as its file was saved in 2022: the attention has other names, and linear\n"
-        "weights (diffusers, AttentionBlock until 0.17; models/modeling_utils.py still renames them).",
+        "stable-diffusion-v1-5, vae, as its file was saved in 2022: the attention has other names\n"
+        "(diffusers, AttentionBlock until 0.17; models/modeling_utils.py still renames them).",
         "AutoencoderKL",
         SD_VAE,
         "F32",
@@ -406,14 +347,14 @@ MODELS: Mapping[str, Model] = {
     ),
     # encoders of text and pictures
     "clip-l-transformers": Model(
-        "CLIP ViT-L/14, text_encoder of stable-diffusion-v1-5 (transformers, CLIPTextModel): with position_ids.",
+        "CLIP ViT-L/14, text_encoder of stable-diffusion-v1-5 (transformers, CLIPTextModel).",
         "CLIPTextModel",
         CLIP_L,
         "F32",
         added={"text_model.embeddings.position_ids": ("I64", (1, 77))},
     ),
     "openclip-h-transformers": Model(
-        "OpenCLIP ViT-H, text_encoder of stable-diffusion-2-1 (transformers, CLIPTextModel): 23 of 24 layers.",
+        "OpenCLIP ViT-H, text_encoder of stable-diffusion-2-1 (CLIPTextModel): 23 of 24 layers.",
         "CLIPTextModel",
         {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
         "F32",
@@ -431,7 +372,7 @@ MODELS: Mapping[str, Model] = {
         "F16",
     ),
     "clip-vit-full": Model(
-        "openai/clip-vit-large-patch14, model.safetensors (transformers, CLIPModel): text, vision, position_ids.",
+        "openai/clip-vit-large-patch14, model.safetensors (transformers, CLIPModel).",
         "CLIPModel",
         {
             "projection_dim": 768,
@@ -452,7 +393,7 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "t5-xxl-encoder": Model(
-        "T5 XXL 1.1, t5xxl_fp16.safetensors (comfyanonymous/flux_text_encoders; transformers, T5EncoderModel).",
+        "T5 XXL 1.1, t5xxl_fp16.safetensors (comfyanonymous/flux_text_encoders; T5EncoderModel).",
         "T5EncoderModel",
         {
             "d_model": 4096,
@@ -464,8 +405,8 @@ MODELS: Mapping[str, Model] = {
         "F16",
     ),
     "t5-base": Model(
-        "google-t5/t5-base, pytorch_model.bin (transformers, T5ForConditionalGeneration): the embeddings stand\n"
-        "there three times, and the head, which is tied, not at all.",
+        "google-t5/t5-base, pytorch_model.bin (transformers, T5ForConditionalGeneration): the embeddings\n"
+        "stand there three times, and the head, which is tied, not at all.",
         "T5ForConditionalGeneration",
         T5_BASE,
         "F32",
@@ -531,7 +472,7 @@ MODELS: Mapping[str, Model] = {
         "meta-llama/Llama-2-7b-hf (transformers, LlamaForCausalLM), with the tables that files of 2023 hold.",
         LLAMA,
         dtype="F16",
-        added={"model.layers.{0..31}.self_attn.rotary_emb.inv_freq": ("F32", (64,))},
+        added={"model.layers.{0..31}.self_attn.rotary_emb.inv_freq": ("F16", (64,))},
     ),
     "llama31-8b": Model(
         "meta-llama/Llama-3.1-8B (transformers, LlamaForCausalLM).",
@@ -539,14 +480,14 @@ MODELS: Mapping[str, Model] = {
         LLAMA31,
     ),
     "llama31-8b-fp8-compressed-tensors": Model(
-        "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic (compressed-tensors): fp8 with a scale for every row.",
+        "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic (compressed-tensors): a scale for every row.",
         LLAMA,
         LLAMA31,
         stored=_fp8_in_channels,
     ),
     "gguf-llama": Model(
-        "llama-2-7b.Q4_K_M.gguf (ggml-org/llama.cpp, gguf-py/gguf/constants.py): names and block types of GGUF,\n"
-        "with the axes in the order of torch.",
+        "llama-2-7b.Q4_K_M.gguf (ggml-org/llama.cpp, gguf-py/gguf/constants.py): names and block types of\n"
+        "GGUF, with the axes in the order of torch.",
         LLAMA,
         stored=_gguf,
     ),
@@ -570,7 +511,7 @@ MODELS: Mapping[str, Model] = {
     ),
     "qwen2-7b": Model("Qwen/Qwen2-7B (transformers, Qwen2ForCausalLM).", "Qwen2ForCausalLM", QWEN2_7B),
     "qwen2-moe-57b": Model(
-        "Qwen/Qwen2-57B-A14B (transformers, Qwen2MoeForCausalLM): routed experts, and a shared one with a gate.",
+        "Qwen/Qwen2-57B-A14B (transformers, Qwen2MoeForCausalLM): a shared expert, with a gate.",
         "Qwen2MoeForCausalLM",
         QWEN2_7B
         | {
@@ -662,7 +603,7 @@ MODELS: Mapping[str, Model] = {
         renamed=OLD_MULTIMODAL,
     ),
     "phi3-mini": Model(
-        "microsoft/Phi-3-mini-4k-instruct (transformers, Phi3ForCausalLM): qkv_proj and gate_up_proj are fused.",
+        "microsoft/Phi-3-mini-4k-instruct (transformers, Phi3ForCausalLM): fused qkv_proj, gate_up_proj.",
         "Phi3ForCausalLM",
     ),
     "phi4": Model(
@@ -678,8 +619,8 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "gpt2": Model(
-        "openai-community/gpt2 (transformers, GPT2LMHeadModel, without its prefix): masks are stored, and linear\n"
-        "layers as Conv1D, in columns.",
+        "openai-community/gpt2 (transformers, GPT2LMHeadModel, without its prefix): masks are stored, and\n"
+        "linear layers as Conv1D, in columns.",
         "GPT2LMHeadModel",
         dtype="F32",
         renamed=[(r"^transformer\.", "")],
@@ -697,7 +638,7 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "falcon-7b": Model(
-        "tiiuae/falcon-7b (transformers, FalconForCausalLM): 71 queries, one key and one value in one tensor.",
+        "tiiuae/falcon-7b (transformers, FalconForCausalLM): 71 queries, a key and a value in one tensor.",
         "FalconForCausalLM",
         {"multi_query": True, "parallel_attn": True, "bias": False},
     ),
@@ -714,8 +655,8 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "deepseek-v3": Model(
-        "deepseek-ai/DeepSeek-V3 (transformers, DeepseekV3ForCausalLM): 61 layers, 256 experts, fp8 with a scale\n"
-        "for every 128 x 128 elements, and a layer 61 that predicts the token after the next.",
+        "deepseek-ai/DeepSeek-V3 (transformers, DeepseekV3ForCausalLM): 61 layers, 256 experts, fp8 with a\n"
+        "scale for every 128 x 128 elements, and a layer 61 that predicts the token after the next.",
         "DeepseekV3ForCausalLM",
         stored=_with_next_token,
     ),
@@ -741,14 +682,14 @@ MODELS: Mapping[str, Model] = {
         },
     ),
     "llama4-scout": Model(
-        "meta-llama/Llama-4-Scout-17B-16E (transformers, Llama4ForConditionalGeneration): experts in one tensor,\n"
-        "transposed against linear layers.",
+        "meta-llama/Llama-4-Scout-17B-16E (transformers, Llama4ForConditionalGeneration): experts in one\n"
+        "tensor, transposed against linear layers.",
         "Llama4ForConditionalGeneration",
         {"text_config": {"num_hidden_layers": 48, "num_local_experts": 16, "interleave_moe_layer_step": 1}},
         renamed=OLD_MULTIMODAL[1:2],
     ),
     "gpt-oss-20b": Model(
-        "openai/gpt-oss-20b (transformers, GptOssForCausalLM): experts in MXFP4, as blocks and scales; sinks.",
+        "openai/gpt-oss-20b (transformers, GptOssForCausalLM): experts in MXFP4, as blocks and scales.",
         "GptOssForCausalLM",
         {"num_hidden_layers": 24, "num_local_experts": 32},
         stored=_mxfp4,

@@ -212,7 +212,7 @@ class _Worker:
         for span in batch:
             data, bad = self._compute(span, buffers)
             if encoder := span.step.encoder:
-                data, clipped = encoder.encode(span.place, data.view("<f4"))
+                data, clipped = encoder.encode(span.place, data.view("<f8"))
                 self._count(self.clipped, span, clipped)
             writer = self._writers[span.step.file]
             writer.write(span.step.index, span.place * span.step.entry.itemsize, data)
@@ -242,7 +242,7 @@ class _Worker:
         if not step.computes:
             return raw_b, count_nonfinite(raw_b, two.dtype)
         assert self._blender is not None
-        dtype = "F32" if step.encoder else action.dtype
+        dtype = "F64" if step.encoder else action.dtype
         if action.verb == "take":
             return self._blender.convert(raw_b, two.dtype, dtype=dtype)
         one = span.run.a

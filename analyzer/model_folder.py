@@ -83,8 +83,8 @@ def _part_of(key: str, parts: Collection[str]) -> str:
     found = [part for part in parts if not part or key.startswith(f"{part}.")]
     if not found:
         raise RecipeError(
-            f"--only-in-b add: A has no folder for the sub-model of {key!r}; name what to leave out, as in "
-            f"--only '!key:{key.partition('.')[0]}.*', and copy that folder yourself"
+            f"--only-in-b add: A has no folder for the sub-model of {key!r}; name with --only those that it "
+            f"has, as in --only {min(parts)}, or leave the option out"
         )
     return max(found, key=len)
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os.path import commonprefix
 
 from analyzer.errors import PairingError
 from analyzer.layouts import Facet, canonical
@@ -128,8 +127,8 @@ def _wrapped(names: Collection[str]) -> Iterable[int]:
     """How many letters all names can do without: 0, and those of the words that wrap them all."""
     yield 0
     length = 0
-    for word in commonprefix(list(names)).split(".")[:-1]:
-        if word not in _WRAPPERS:
+    for word in next(iter(names), "").split(".")[:-1]:
+        if word not in _WRAPPERS or not all(name.startswith(f"{word}.", length) for name in names):
             return
         length += len(word) + 1
         yield length
@@ -195,7 +194,7 @@ def _pair_networks(
                 notes.append(f"{key}: B has no such tensor, its output is tied to {tied}, which is compared")
     idle = [name for name, place in places.items() if place.key in taken and name not in used]
     if idle:
-        notes.append(f"{len(idle)} pieces of fused tensors of B have no counterpart in A, the first is {idle[0]}")
+        notes.append(f"{len(idle)} pieces of B's fused tensors have no counterpart in A, such as {idle[0]}")
     return notes
 
 

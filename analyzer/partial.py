@@ -30,13 +30,13 @@ def common_part(name: str, a: TensorInfo, b: TensorInfo) -> tuple[TensorInfo, Te
 
 
 def describe_parts(partial: Sequence[ShapeMismatch]) -> list[str]:
-    """What is compared of tensors whose common part is, and what is left out; tensors that differ alike once."""
+    """What is compared and what is left out where a common part is compared; once for all that differ alike."""
     alike: dict[str, list[str]] = {}
     for each in partial:
         axis = 0 if each.shape_a[0] != each.shape_b[0] else 1
         a, b = each.shape_a[axis], each.shape_b[axis]
         what, longer = ("rows", "input channels")[axis], "A" if a > b else "B"
-        text = f"the first {min(a, b):,} {what} are compared, the other {abs(a - b):,} of {longer} are left out"
+        text = f"the first {min(a, b):,} {what} are compared, {longer}'s other {abs(a - b):,} are left out"
         alike.setdefault(text, []).append(each.key)
     return [f"{_listed(keys)}: {text}" for text, keys in alike.items()]
 
@@ -56,8 +56,8 @@ _VOCABULARY = re.compile(
     r"\.(?:weight|bias)\Z"
 )
 
-# The layer that sees the latent, in the layouts of LDM, diffusers, Flux, SD 3, Wan and Hunyuan Video; neither a
-# VAE's, which sees a picture, nor the one through which a ControlNet sees its hint.
+# The layer that sees the latent, in the layouts of LDM, diffusers, Flux, SD 3, Wan and Hunyuan Video; not that
+# of a VAE, which sees a picture, and not the one through which a ControlNet sees its hint.
 _INPUT = re.compile(
     r"(?:.*\.)?(?:input_blocks\.0\.0|(?<!encoder\.)(?<!decoder\.)(?<!embedding\.)conv_in|x_embedder(?:\.proj)?|"
     r"img_in(?:\.proj)?|patch_embedding|pos_embed\.proj)\.weight"

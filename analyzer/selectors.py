@@ -43,6 +43,8 @@ class Labeled(Protocol):
         """Where the key stands on the axes."""
 
 
+_SHOWN = 200  # characters of a selector that a message repeats
+
 Row = TypeVar("Row", bound=Labeled)
 _Test: TypeAlias = Callable[[Labeled], bool]
 
@@ -107,9 +109,13 @@ def select(text: str, *, rows: Sequence[Row], blocks: Sequence[str]) -> tuple[Ro
     chosen = tuple(row for row in rows if selector.hits(row))
     if not chosen:
         raise SelectorError(
-            f"the selector {selector.text!r} hits none of the {len(rows)} keys: {_why_nothing(selector)}"
+            f"the selector {_shortened(selector.text)!r} hits none of the {len(rows)} keys: {_why_nothing(selector)}"
         )
     return chosen
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _why_nothing(selector: Selector) -> str:

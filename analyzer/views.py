@@ -34,7 +34,7 @@ def leading(info: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:
 def rows_of(info: TensorInfo, first: int, last: int) -> TensorInfo:
     """Rows first … last − 1 along the first axis."""
     assert info.view is None
-    row = info.nbytes // info.shape[0]
+    row = info.nbytes // max(info.shape[0], 1)
     return _replace(
         info, (last - first, *info.shape[1:]), info.offset + first * row, (last - first) * row, None
     )

@@ -21,6 +21,7 @@ AXES = ("part", "block", "component", "kind")  # the axes of names; `key` is the
 
 # What people call the parts. VAE and Other need no entry: case aside, they are the parts' own names.
 _ALIASES: Mapping[str, str] = {"clip": "text_encoder", "u-net": "unet"}
+MAX_TERM = 1_000  # characters of one term: no key of a model is as long, and messages repeat the term
 _LISTED = 8  # names of one axis that a message shows
 _COMPARED = 1000  # keys on either side of a misspelt one, in alphabetical order, that are compared with it
 _SIMILARITY = 0.5  # difflib's ratio from which on a name is near: w1 is near w4
@@ -46,6 +47,10 @@ class Vocabulary:
 
     def term(self, word: str) -> Term:
         """What one word of a selector means; SelectorError shows the way out where it means nothing."""
+        if len(word) > MAX_TERM:
+            raise SelectorError(
+                f"the selector term {word[:60]!r}… has {len(word)} characters; {MAX_TERM} are the limit"
+            )
         excludes = word.startswith("!")
         body = word.removeprefix("!")
         axis, colon, name = body.partition(":")

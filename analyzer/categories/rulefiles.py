@@ -53,7 +53,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -110,7 +110,7 @@ def parse(text: str, *, source: str, library: Library = no_library) -> Rules:
     # Without a head every rule would seem to give wrong blocks.
     patterns = _all_patterns(document, heads[0], library, problems) if heads else ()
     if problems:
-        raise AnalyzerError(f"{source}: {'; '.join(problems)}")
+        raise AnalyzerError(f"{source}: {_listed(problems)}")
     heading = _heading(heads[0], required, refused)
     return Rules(heading, patterns, build_index(patterns), tuple(examples))
 
@@ -122,7 +122,7 @@ def parse_heading(text: str, *, source: str) -> Heading:
     heads = _collect([document], lambda table: _head(table, partial=True), problems)
     required, refused = _conditions(document, problems)
     if problems:
-        raise AnalyzerError(f"{source}: {'; '.join(problems)}")
+        raise AnalyzerError(f"{source}: {_listed(problems)}")
     return _heading(heads[0], required, refused)
 
 
@@ -130,7 +130,7 @@ def _document(text: str, source: str) -> _Table:
     try:
         return _Table("the file", "", tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise AnalyzerError(f"{source}: the rules are not valid TOML: {error}") from error
+        raise AnalyzerError(f"{source}: the rules are not valid TOML: {_brief(str(error))}") from error
 
 
 def _conditions(document: _Table, problems: list[str]) -> tuple[list[Evidence], list[Evidence]]:
@@ -151,7 +151,7 @@ def _all_patterns(
         try:
             chain.append((_document(library(name), name), name))
         except TemplateError as error:
-            problems.append(f"the file: {error}")
+            problems.append(f"the file: {_brief(str(error))}")
     named = [_collect(table.tables("places"), lambda t: _place(t, head.part), problems) for table, _ in chain]
     own, *inherited = map(dict, named)
     known = {name: place for places in reversed(inherited) for name, place in places.items()} | own
@@ -233,8 +233,19 @@ def _collect(tables: Iterable[_Table], read: Callable[[_Table], T], problems: li
         try:
             results.append(read(table))
         except TemplateError as error:
-            problems.append(f"{table.where}: {error}")
+            problems.append(f"{_brief(table.where)}: {_brief(str(error))}")
     return results
+
+
+def _brief(text: str) -> str:
+    """A piece of a message: what the file holds stands in it, and may be of any length and on many lines."""
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:_MAX_REASON])
+    return plain if len(text) <= _MAX_REASON else f"{plain}…"
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+    return "; ".join(problems[:_MAX_PROBLEMS]) + more
 
 
 def _head(table: _Table, *, partial: bool = False) -> _Head:
@@ -352,4 +363,6 @@ _PART = re.compile(r"[a-z][a-z0-9_]*")
 _BLOCKS = re.compile(r"(?P<stem>[A-Z]+)(?:\.\.|(?P<first>[0-9]{1,4})(?:\.\.(?P=stem)(?P<last>[0-9]{1,4}))?)")
 _OPEN_BLOCK = re.compile(r"([A-Z]+)\{([a-z][a-z_]*)(?::0[1-9])?\}")
 _REST = re.compile(r"^\[(?:places|\[(?:rule|example))", re.MULTILINE)
+_MAX_REASON = 300  # characters
+_MAX_PROBLEMS = 5  # named at once: who has more of them has one and the same many times
 MAX_BYTES = 1 << 20  # the largest file that ships has a fiftieth of it

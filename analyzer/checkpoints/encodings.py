@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class AbstractEncodedSource(AbstractSource):
     """The values of one tensor, which can also be turned back into what its file holds."""
 
     @abstractmethod
-    def encode(self, start: int, values: Values) -> tuple[NDArray[np.uint8], int]:
+    def encode(self, start: int, values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.uint8], int]:
         """The stored bytes for the tensor's elements from `start` on, and how many values were clipped.
 
         Rounds to the nearest, ties to even, and stops at the largest finite value of the encoding:

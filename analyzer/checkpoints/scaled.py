@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ class ScaledSource(AbstractEncodedSource):
         """Compute the values that the bytes from `offset` on belong to."""
         fill(buffer, offset, self._values)
 
-    def encode(self, start: int, values: Values) -> tuple[NDArray[np.uint8], int]:
+    def encode(self, start: int, values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.uint8], int]:
         """The fp8 numbers that give these values with the tensor's own scales; see the base class.
 
         NaN stays NaN, with one code for all of them, and Inf becomes NaN where fp8 has none (e4m3).

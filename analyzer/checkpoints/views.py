@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from analyzer.checkpoints.sources import AbstractSource
 from analyzer.records import TensorInfo, View
 
-_BLOCK_BYTES = 1 << 20  # how much of the source is held at a time
+_BLOCK_BYTES = 1 << 20  # about how much is held at a time, of the source and of columns
+
+_Bytes = NDArray[np.uint8]
 
 
 def read_view(source: AbstractSource, info: TensorInfo, start: int, buffer: memoryview) -> None:
@@ -16,65 +18,79 @@ def read_view(source: AbstractSource, info: TensorInfo, start: int, buffer: memo
     view, itemsize = info.view, info.itemsize
     assert view is not None
     assert start % itemsize == 0 == len(buffer) % itemsize, "a read that cuts an element"
-    rows = info.numel // view.columns
+    if not len(buffer):
+        return
     out = np.frombuffer(buffer, np.uint8).reshape(-1, itemsize)
-    read = _read_columns if view.transposed else _read_rows
-    read(source, info.offset, view, rows, start // itemsize, out)
+    matrix = _Matrix(source, info.offset, view.stride * itemsize, itemsize)
+    if view.transposed:
+        _read_columns(matrix, info.numel // view.columns, start // itemsize, out)
+    else:
+        _read_rows(matrix, view, start // itemsize, out)
 
 
-def _read_rows(
-    source: AbstractSource, offset: int, view: View, _rows: int, first: int, out: NDArray[np.uint8]
-) -> None:
+class _Matrix:
+    """The stored matrix that a view shows a part of."""
+
+    def __init__(self, source: AbstractSource, offset: int, pitch: int, itemsize: int) -> None:
+        self._source, self._offset, self._pitch, self._itemsize = source, offset, pitch, itemsize
+        self.at_once = max(_BLOCK_BYTES // pitch, 1)  # rows that may be read together
+
+    def read(self, row: int, column: int, out: _Bytes) -> None:
+        """Elements of one row, from a column on."""
+        self._source.read_into(self._place(row, column), out.reshape(-1).data)
+
+    def block(self, row: int, rows: int, column: int, columns: int) -> _Bytes:
+        """Elements of several rows, as an array of rows, columns and the bytes of an element."""
+        # Up to the last element wanted: the last row need not reach to its end.
+        block = np.empty((rows - 1) * self._pitch + columns * self._itemsize, np.uint8)
+        self._source.read_into(self._place(row, column), block.data)
+        shape, strides = (rows, columns, self._itemsize), (self._pitch, self._itemsize, 1)
+        return np.lib.stride_tricks.as_strided(block, shape, strides, writeable=False)
+
+    def _place(self, row: int, column: int) -> int:
+        return self._offset + row * self._pitch + column * self._itemsize
+
+
+def _read_rows(matrix: _Matrix, view: View, first: int, out: _Bytes) -> None:
     """The first columns of row after row, a few rows at a time."""
-    itemsize = out.shape[1]
     done = 0
-    whole = max(_BLOCK_BYTES // (view.stride * itemsize), 1)
     while done < len(out):
         row, column = divmod(first + done, view.columns)
-        if column or len(out) - done < view.columns or whole == 1:  # a part of a row
-            count = min(view.columns - column, len(out) - done)
-            place = offset + (row * view.stride + column) * itemsize
-            source.read_into(place, out[done : done + count].reshape(-1).data)
+        left = len(out) - done
+        if column or left < view.columns or matrix.at_once == 1:  # a part of a row, or a long one
+            count = min(view.columns - column, left)
+            matrix.read(row, column, out[done : done + count])
         else:
-            rows = min(whole, (len(out) - done) // view.columns)
+            rows = min(matrix.at_once, left // view.columns)
             count = rows * view.columns
-            # Up to the last element wanted: the last row need not reach to its end.
-            block = np.empty(((rows - 1) * view.stride + view.columns, itemsize), np.uint8)
-            source.read_into(offset + row * view.stride * itemsize, block.reshape(-1).data)
-            shape, strides = (rows, view.columns, itemsize), (view.stride * itemsize, itemsize, 1)
-            picked = np.lib.stride_tricks.as_strided(block, shape, strides, writeable=False)
-            out[done : done + count] = picked.reshape(count, itemsize)
+            out[done : done + count] = matrix.block(row, rows, 0, view.columns).reshape(count, -1)
         done += count
 
 
-def _read_columns(
-    source: AbstractSource, offset: int, view: View, rows: int, first: int, out: NDArray[np.uint8]
-) -> None:
-    """Column after column: as many of them at a time as make a block, of the longest ones a piece."""
+def _read_columns(matrix: _Matrix, rows: int, first: int, out: _Bytes) -> None:
+    """Column after column: as many as are asked for, or of one that is too long to be held a piece."""
+    itemsize = out.shape[1]
+    held = max(_BLOCK_BYTES // itemsize, 1)
     done = 0
     while done < len(out):
         column, row = divmod(first + done, rows)
-        count = len(out) - done
-        if rows > _BLOCK_BYTES:  # where even a single column is too long to be held
-            count = min(count, rows - row)
-        _gather(source, offset, view, rows, first + done, out[done : done + count])
+        left = len(out) - done
+        if rows > held:
+            count = min(left, rows - row, held)
+            piece = _gather(matrix, range(row, row + count), range(column, column + 1), itemsize)
+            out[done : done + count] = piece
+        else:
+            count = left
+            columns = range(column, (first + done + count - 1) // rows + 1)
+            out[done : done + count] = _gather(matrix, range(rows), columns, itemsize)[row : row + count]
         done += count
 
 
-def _gather(
-    source: AbstractSource, offset: int, view: View, rows: int, first: int, out: NDArray[np.uint8]
-) -> None:
-    """Column after column: every block of stored rows gives a piece of all columns that are asked for."""
-    itemsize = out.shape[1]
-    left, right = first // rows, (first + len(out) - 1) // rows + 1  # of the columns
-    gathered = np.empty((right - left, rows, itemsize), np.uint8)
-    step = max(_BLOCK_BYTES // (view.stride * itemsize), 1)
-    for row in range(0, rows, step):
-        count = min(step, rows - row)
-        block = np.empty(((count - 1) * view.stride + view.columns, itemsize), np.uint8)
-        source.read_into(offset + row * view.stride * itemsize, block.reshape(-1).data)
-        shape, strides = (count, right - left, itemsize), (view.stride * itemsize, itemsize, 1)
-        picked = np.lib.stride_tricks.as_strided(block[left:], shape, strides, writeable=False)
-        gathered[:, row : row + count] = picked.swapaxes(0, 1)
-    flat = gathered.reshape(-1, itemsize)
-    out[:] = flat[first - left * rows :][: len(out)]
+def _gather(matrix: _Matrix, rows: range, columns: range, itemsize: int) -> _Bytes:
+    """These columns, one after the other: every block of rows gives a piece of all of them."""
+    gathered = np.empty((len(columns), len(rows), itemsize), np.uint8)
+    for at in range(0, len(rows), matrix.at_once):
+        count = min(matrix.at_once, len(rows) - at)
+        block = matrix.block(rows.start + at, count, columns.start, len(columns))
+        gathered[:, at : at + count] = block.swapaxes(0, 1)
+    return gathered.reshape(-1, itemsize)

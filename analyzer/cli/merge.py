@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     type=click.Choice(["keep", "fp16", "bf16", "fp32"]),
     default="keep",
     show_default=True,
-    help="Of every floating-point key.",
+    help="Of every floating-point key; config.json in a folder is told.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done with every key, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, and nothing else.")

@@ -84,7 +84,7 @@ def small(name: str, *, divisor: int | None = None) -> Layout:
     times as long stays so (a fused qkv, Flux's linear2 and linear1), and what is twice as long (gate_up)
     wherever the power divides the shorter one. The power is `divisor`, or else the smallest from 8 to 4096
     that leaves at most two million elements; layouts of one model have the same, so that they pair. Scales of
-    fp8 blocks follow the short weights that they belong to.
+    fp8 blocks follow the short weights that they belong to; a row of GGUF's blocks is one block long.
     """
     layout = load(name)
     power = divisor or OWN_DIVISOR.get(name) or _divisor(layout)
@@ -93,6 +93,8 @@ def small(name: str, *, divisor: int | None = None) -> Layout:
         if key.endswith(".weight_scale_inv"):
             weight = shrunk[key.removesuffix("_scale_inv")]
             shrunk[key] = (dtype, tuple(-(-n // SCALED_BLOCK) for n in weight[1]))
+        elif dtype in BLOCKS:
+            shrunk[key] = (dtype, (*shrunk[key][1][:-1], BLOCKS[dtype][0]))
     return shrunk
 
 

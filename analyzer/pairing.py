@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from analyzer.errors import PairingError
@@ -37,21 +37,20 @@ def pair(a: Side, b: Side) -> Pairing:
     Raises PairingError if no tensor of A has a counterpart.
     """
     meanings = _meanings(a.networks)
-    found: dict[str, _Match] = {}
+    draft = _Draft()
     for key, info in a.infos.items():
         if other := b.infos.get(key):
-            found[key] = _match(info, other, meanings.get(key))
-    taken = set(found)
-    notes: list[str] = []
-    if any(key not in found for key in meanings):
+            draft.found[key] = _match(info, other, meanings.get(key))
+    draft.taken.update(draft.found)
+    if any(key not in draft.found for key in meanings):
         for one, two in _partners(a, b, meanings):
-            notes += _pair_networks((a, one), (b, two), found, taken)
-    if not found:
+            _pair_networks((a, one), (b, two), draft)
+    if not draft.found:
         raise PairingError(
             f"{a.name} and {b.name} have no key in common ({_example(a.infos)} against {_example(b.infos)}): "
             "they are not two versions of one model, or stored in layouts that mergescope cannot translate"
         )
-    return _pairing(a.infos, b.infos, found, taken, notes)
+    return _pairing(a.infos, b.infos, draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,16 @@ class _Partial:
 
 
 _Match = Pair | ShapeMismatch | _Partial
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What has been found so far."""
+
+    found: dict[str, _Match] = field(default_factory=dict)  # by A's key
+    taken: set[str] = field(default_factory=set)  # keys of B
+    tied: dict[str, str] = field(default_factory=dict)  # A's output head -> the embedding that B's is tied to
+    idle: list[str] = field(default_factory=list)  # rows of B's fused tensors without a counterpart
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class _Meaning:
     """What the keys of one network mean. Averages (EMA) are a network of their own."""
 
     part: str
+    kind: str  # the architecture, in any layout
     average: bool
     facets: Mapping[str, tuple[Facet, ...]]  # by raw key
 
@@ -93,7 +103,7 @@ class _Meaning:
     @cached_property
     def _bare(self) -> Mapping[str, str]:
         """Canonical names without the word for a base model, which `AutoModel` leaves out; none twice."""
-        bare = {f.name: _without_base(f.name) for own in self.facets.values() for f in own}
+        bare = {f.name: _bare_name(f.name) for own in self.facets.values() for f in own}
         counts = Counter(bare.values())
         return {name: short if counts[short] == 1 else name for name, short in bare.items()}
 
@@ -107,20 +117,25 @@ def _meanings(networks: Iterable[Network]) -> dict[str, _Meaning]:
     """The network of every key."""
     meanings: dict[str, _Meaning] = {}
     for network in networks:
+        kind = network.architecture.removesuffix("-diffusers")
         for average, names in ((False, network.names), (True, network.copies)):
             if names:
-                meanings |= dict.fromkeys(names, _Meaning(network.part, average, _facets(names)))
+                meanings |= dict.fromkeys(names, _Meaning(network.part, kind, average, _facets(names)))
     return meanings
 
 
 def _facets(names: Mapping[str, str]) -> dict[str, tuple[Facet, ...]]:
-    """What the names of one network mean, with as few of the words that wrap them all as a map wants."""
+    """What the names of one network mean; without the words that wrap them all, if a map wants that."""
+    found: dict[str, tuple[Facet, ...]] = {}
     for length in _wrapped(names.values()):
         inner = {key: name[length:] for key, name in names.items()}
         facets = canonical(list(inner.values()))
-        if any(len(own) > 1 or own[0].name != name for name, own in facets.items()):
+        reached = any(len(own) > 1 or own[0].name != name for name, own in facets.items())
+        if reached or not found:
+            found = {key: facets[name] for key, name in inner.items()}
+        if reached:
             break
-    return {key: facets[name] for key, name in inner.items()}
+    return found
 
 
 def _wrapped(names: Collection[str]) -> Iterable[int]:
@@ -134,32 +149,42 @@ def _wrapped(names: Collection[str]) -> Iterable[int]:
         yield length
 
 
-def _without_base(name: str) -> str:
+def _bare_name(name: str) -> str:
     word, dot, rest = name.partition(".")
-    return _without_base(rest) if dot and word in _BASES else name
+    while dot and word in _BASES:
+        name = rest
+        word, dot, rest = name.partition(".")
+    for old, new in _OLD_ENDS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _partners(a: Side, b: Side, meanings: Mapping[str, _Meaning]) -> list[tuple[_Meaning, _Meaning]]:
     """Which network of B each network of A is: the one that shares most tensors, in name and shape."""
-    merits = []
     ones, twos = (list(dict.fromkeys(m.values())) for m in (meanings, _meanings(b.networks)))
+    merits = []
     for one in ones:
         for two in twos:
-            if one.average != two.average:
-                continue
             shared = [name for name in one.places if name in two.places]
-            sample = shared[:: len(shared) // _SAMPLE + 1]
-            extents = ((_extent(a.infos, one.places[n]), _extent(b.infos, two.places[n])) for n in sample)
-            alike = sum(x == y for x, y in extents) / max(len(sample), 1)
-            same_part = one.part == two.part
-            # A U-Net and an encoder may have a name in common without being the same network.
-            if shared and (same_part or alike > 0.5):
-                merits.append((alike * len(shared), same_part, len(shared), one, two))
+            if shared and one.average == two.average:
+                alike = _alike(a.infos, one, b.infos, two, shared)
+                same_part = one.part == two.part
+                # Networks of two kinds may have some names in common without being the same one.
+                most = 2 * len(shared) > min(len(one.places), len(two.places))
+                if (same_part and one.kind == two.kind) or (alike > 0.5 and most):
+                    merits.append((alike * len(shared), same_part, len(shared), one, two))
     partners: dict[_Meaning, _Meaning] = {}
     for *_, one, two in sorted(merits, key=lambda merit: merit[:3], reverse=True):
         if one not in partners and two not in partners.values():
             partners[one] = two
     return [(one, partners[one]) for one in ones if one in partners]
+
+
+def _alike(a: Infos, one: _Meaning, b: Infos, two: _Meaning, shared: Sequence[str]) -> float:
+    """The share of their common tensors that are of the same shape, told by some of them."""
+    sample = shared[:: len(shared) // _SAMPLE + 1]
+    return sum(_extent(a, one.places[n]) == _extent(b, two.places[n]) for n in sample) / len(sample)
 
 
 def _extent(infos: Infos, place: _Place) -> _Shape:
@@ -171,31 +196,39 @@ def _extent(infos: Infos, place: _Place) -> _Shape:
     return shape[::-1] if facet.transposed else shape
 
 
-def _pair_networks(
-    of_a: tuple[Side, _Meaning], of_b: tuple[Side, _Meaning], found: dict[str, _Match], taken: set[str]
-) -> list[str]:
-    """Pair what is left of a network of A with what is left of its partner, and say what was odd."""
+def _pair_networks(of_a: tuple[Side, _Meaning], of_b: tuple[Side, _Meaning], draft: _Draft) -> None:
+    """Pair what is left of a network of A with what is left of its partner in B."""
     (a, one), (b, two) = of_a, of_b
-    places = {name: place for name, place in two.places.items() if place.key not in taken}
-    notes, used = [], set()
+    places = {name: place for name, place in two.places.items() if place.key not in draft.taken}
+    used: set[str] = set()
     for key in one.facets:
-        if key in found:
+        if key in draft.found:
             continue
         names = one.names(key)
         if all(name in places for name in names):
             matched = [places[name] for name in names]
-            found[key] = _by_meaning(a.infos[key], one, b.infos, matched)
+            draft.found[key] = _by_meaning(a.infos[key], one, b.infos, matched)
+            draft.taken.update(place.key for place in matched)
             used.update(names)
-            taken.update(place.key for place in matched)
-        elif names[0] in _HEADS and names[0] not in two.places:
-            tied = next((two.places[e].key for e in _EMBEDDINGS if e in two.places), None)
-            if tied is not None:
-                found[key] = _match(a.infos[key], b.infos[tied], one)
-                notes.append(f"{key}: B has no such tensor, its output is tied to {tied}, which is compared")
-    idle = [name for name, place in places.items() if place.key in taken and name not in used]
-    if idle:
-        notes.append(f"{len(idle)} pieces of B's fused tensors have no counterpart in A, such as {idle[0]}")
-    return notes
+        elif names[0] not in two.places and (tied := _tied(names[0], two)):
+            draft.found[key] = _match(a.infos[key], b.infos[tied], one)
+            draft.taken.add(tied)
+            draft.tied[key] = tied
+    draft.idle += [name for name, place in places.items() if place.key in draft.taken and name not in used]
+
+
+def _tied(name: str, meaning: _Meaning) -> str | None:
+    """The key that stands for a tensor that a model need not store, because another one is the same.
+
+    None for an output head that may be missing because only the base model was saved, which has no word
+    before its names. GPT-2's was, and is tied all the same; so is that of a GGUF file, which holds whole
+    models.
+    """
+    for other in _EMBEDDINGS if name in _HEADS else _SHARED if name in _SHARED else ():
+        if place := meaning.places.get(other):
+            sure = place.facet.name != other or other in _ALWAYS_TIED or name in _SHARED
+            return place.key if sure else None
+    return None
 
 
 def _by_meaning(info: TensorInfo, meaning: _Meaning, b: Infos, places: Sequence[_Place]) -> _Match:
@@ -276,24 +309,25 @@ def _squeezed(shape: _Shape) -> _Shape:
     return shape[:end]
 
 
-def _pairing(
-    a: Infos,
-    b: Infos,
-    found: Mapping[str, _Match],
-    taken: Collection[str],
-    notes: Sequence[str],
-) -> Pairing:
-    ordered = [found[key] for key in a if key in found]
+def _pairing(a: Infos, b: Infos, draft: _Draft) -> Pairing:
+    ordered = [draft.found[key] for key in a if key in draft.found]
     matches = [each.pair if isinstance(each, _Partial) else each for each in ordered]
     lists = [each.mismatch if isinstance(each, _Partial) else each for each in ordered]
     pairs = [each for each in matches if isinstance(each, Pair)]
-    partial = [each.mismatch for each in ordered if isinstance(each, _Partial)]
     return Pairing(
         pairs=tuple(pairs),
-        only_in_a=tuple(key for key in a if key not in found),
-        only_in_b=tuple(key for key in b if key not in taken),
+        only_in_a=tuple(key for key in a if key not in draft.found),
+        only_in_b=tuple(key for key in b if key not in draft.taken),
         shape_mismatch=tuple(each for each in lists if isinstance(each, ShapeMismatch)),
-        notes=(*_renamed(pairs), *notes, *describe_parts(partial)),
+        notes=(
+            *_renamed([p for p in pairs if p.a.key not in draft.tied]),
+            *describe_parts([each.mismatch for each in ordered if isinstance(each, _Partial)]),
+            *(
+                f"{key}: B's output is tied to {tied}, which it is compared with"
+                for key, tied in draft.tied.items()
+            ),
+            *_idle(draft.idle),
+        ),
     )
 
 
@@ -302,10 +336,16 @@ def _renamed(pairs: Sequence[Pair]) -> list[str]:
     others = [p for p in pairs if p.a.key != p.key_b]
     if not others:
         return []
-    first = others[0]
-    return [
-        f"{len(others)} of {len(pairs)} pairs have other names in B, as {first.a.key} is {first.key_b} there"
-    ]
+    first = next((p for p in others if len(p.parts) == 1), others[0])
+    count = f"{len(others):,} of {len(pairs):,}"
+    return [f"{count} pairs have other names in B, as {first.a.key} is {first.key_b} there"]
+
+
+def _idle(names: Sequence[str]) -> list[str]:
+    """What is left of fused tensors of B that A has the rest of."""
+    if not names:
+        return []
+    return [f"{len(names):,} pieces of B's fused tensors have no counterpart in A, as {names[0]}"]
 
 
 def _example(infos: Infos) -> str:
@@ -321,9 +361,22 @@ _WRAPPERS = frozenset({"model", "net", "network", "transformer", "module"})
 # What the classes of transformers call the model below its head, and the words above.
 _BASES = _WRAPPERS | {"bert", "roberta", "distilbert", "gpt_neox", "vit", "language_model", "backbone"}
 
+# The layer norms of models that were converted from TensorFlow.
+_OLD_ENDS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
 # The output heads that can be tied, and what they are tied to.
-_HEADS = frozenset({"lm_head.weight", "embed_out.weight", "output.weight"})
+_HEADS = frozenset(
+    {
+        *("lm_head.weight", "embed_out.weight", "output.weight", "proj_out.weight"),
+        *("cls.predictions.decoder.weight", "lm_head.decoder.weight"),
+    }
+)
+
+# The embeddings of T5 and BART, which are one tensor under several names.
+_SHARED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+_ALWAYS_TIED = ("wte.weight", "token_embd.weight")
 _EMBEDDINGS = (
-    *("embed_tokens.weight", "wte.weight", "shared.weight", "word_embeddings.weight"),
-    *("embed_in.weight", "embeddings.word_embeddings.weight", "token_embd.weight"),
+    *("embed_tokens.weight", "decoder.embed_tokens.weight", "word_embeddings.weight", "embed_in.weight"),
+    *("embeddings.word_embeddings.weight", *_ALWAYS_TIED),
 )

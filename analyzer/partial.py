@@ -35,9 +35,9 @@ def describe_parts(partial: Sequence[ShapeMismatch]) -> list[str]:
     for each in partial:
         axis = 0 if each.shape_a[0] != each.shape_b[0] else 1
         a, b = each.shape_a[axis], each.shape_b[axis]
-        what, longer = ("rows", "input channels")[axis], "A" if a > b else "B"
-        text = f"the first {min(a, b):,} {what} are compared, {longer}'s other {abs(a - b):,} are left out"
-        alike.setdefault(text, []).append(each.key)
+        what, longer, more = ("rows", "input channels")[axis], "A" if a > b else "B", abs(a - b)
+        left = f"{longer}'s other {more:,} {'is' if more == 1 else 'are'} left out"
+        alike.setdefault(f"the first {min(a, b):,} {what} are compared, {left}", []).append(each.key)
     return [f"{_listed(keys)}: {text}" for text, keys in alike.items()]
 
 

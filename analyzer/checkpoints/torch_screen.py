@@ -148,8 +148,10 @@ class _Screen:
             allowed = not given  # else sizes, or nested lists; BUILD tells the rest
         else:
             allowed = name in _CALLABLE or name in self._stand_ins
-        if function.text or not allowed:
-            raise pickle.UnpicklingError(f"GLOBAL {name or 'something'} must not be called")
+        if function.text or not name:
+            raise pickle.UnpicklingError("calls what is no function")
+        if not allowed:
+            raise pickle.UnpicklingError(f"GLOBAL {name} must not be called")
         base = _TENSOR if name.startswith("torch.") else _CONTAINER
         self._push(_Value(arguments.cost, arguments.depth), base + 4 * arguments.cost)
 

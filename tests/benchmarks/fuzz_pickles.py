@@ -197,7 +197,7 @@ def _programs(draw: st.DrawFn) -> bytes:
     step = draw(st.lists(st.sampled_from(_OPCODES), min_size=1, max_size=6))
     start = draw(st.sampled_from([b"", b"}", b"})q\0", b"]q\0", imported("torch", "Size"), imported("collections", "Counter")]))
     end = draw(st.sampled_from([b".", b"Ns.", b"R.", b"\x85R.", b"t.", b"a.", b"\x81}b.", b""]))
-    return b"\x80\2" + start + b"".join(step) * draw(st.sampled_from([1, 5, 40, 2000, 30_000])) + end
+    return b"\x80\2" + start + b"".join(step) * draw(st.sampled_from([1, 5, 40, 2000, 10_000])) + end
 
 
 _OPCODES = (

@@ -25,16 +25,16 @@ import layouts
 
 Call = Callable[[], object]
 
-TINY = (rulefiles.__doc__ or "").partition("describes them:\n")[2].partition("\n`extends`")[0].replace("\n    ", "\n")
+TINY = (rulefiles.__doc__ or "").partition("describes them:\n")[2].partition("\n`extends")[0].replace("\n    ", "\n")
 
 
-@cache
-def _texts() -> tuple[str, ...]:
-    """The shortest rule files that ship, and the one of the documentation."""
-    folder = files("analyzer").joinpath("architectures")
-    shipping = sorted((f.read_text(encoding="utf-8") for f in folder.iterdir() if f.name.endswith(".toml")), key=len)
-    return (*[TINY] * 8, *shipping[:12])
-
+_SHIPPED = {
+    file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
+    for file in files("analyzer").joinpath("architectures").iterdir()
+    if file.name.endswith(".toml")
+}
+# The shortest rule files that ship, and the one of the documentation.
+_TEXTS = (*[TINY] * 8, *sorted(_SHIPPED.values(), key=len)[:12])
 
 _WORDS = (
     *("**", "*", "#", "{n}", "{n:#}", "{n:**}", "{n:0..999}", "{n:0..9999999}", "{n:9..1}", "{a:x|y|z}", "{", "}"),
@@ -50,7 +50,7 @@ def rule_files(draw: st.DrawFn) -> str:
     """The text of a rule file."""
     if draw(st.integers(0, 3)) == 0:
         return _generated(draw)
-    return edited_text(draw, draw(st.sampled_from(_texts())), _WORDS)
+    return edited_text(draw, draw(st.sampled_from(_TEXTS)), _WORDS)
 
 
 def _generated(draw: st.DrawFn) -> str:
@@ -76,9 +76,7 @@ def _generated(draw: st.DrawFn) -> str:
 
 
 def _library(name: str) -> str:
-    file = files("analyzer").joinpath("architectures", f"{name}.toml")
-    known = name.replace("-", "").isalnum() and name.isascii() and file.is_file()
-    return rulefiles.read(file) if known else rulefiles.no_library(name)
+    return _SHIPPED[name] if name in _SHIPPED else rulefiles.no_library(name)
 
 
 _PROBES = (

@@ -77,7 +77,7 @@ def test_other_bytes_are_of_no_known_format(tmp_path: Path) -> None:
     """Without a sign in content or name there is nothing more to say than what can be opened."""
     path = tmp_path / "m.dat"
     path.write_bytes(np.random.default_rng(2).bytes(100))
-    assert "is of no known format; name a .safetensors file or a torch checkpoint" in refusal(path)
+    assert "is of no known format; name a .safetensors or .gguf file, or a torch checkpoint" in refusal(path)
 
 
 def test_a_zip_of_models_is_told_to_be_unpacked(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from analyzer.categories import RuleBook, categorize, require_used, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.kernels.backends import CPU_CHUNK
 from analyzer.kernels.formats import FLOATS, count_nonfinite
-from analyzer.oddities import CLIP_POSITIONS, Nonfinite, oddities
+from analyzer.oddities import CLIP_POSITIONS, Nonfinite, oddities, unknown_keys
 from analyzer.records import Categorized, Labels, TensorInfo
 from analyzer.selectors import select
 from analyzer.streaming import Progress, in_batches, run_batches
@@ -154,7 +154,7 @@ def _parts(checkpoint: Checkpoint, found: Categorized) -> tuple[PartTally, ...]:
         networks = [n for n in found.networks if n.part == name]
         if name == "ema":
             networks = [n for n in found.networks if n.copies]
-        unknown = sum(len(n.names) + len(n.copies) - n.known for n in networks)
+        unknown = sum(unknown_keys(network, found) for network in networks)
         network = networks[0] if networks else None
         rows.append(
             PartTally(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 
 import numpy as np
 
+from analyzer.categories.names import MARKER, SCHEDULE
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.dtypes import DTYPES
 from analyzer.kernels.formats import FLOATS
-from analyzer.records import Categorized, TensorInfo
+from analyzer.records import Categorized, Network, TensorInfo
 
 CLIP_POSITIONS = 77  # the length of CLIP's context, and so of its table of positions
 _LISTED = 3
@@ -87,11 +88,12 @@ def _mixtures(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
 def _leftovers(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
     doubles = [i for i in checkpoint.infos.values() if i.dtype == "F64" and found.labels[i.key].counted]
     if doubles:
-        yield f"{_keys(len(doubles))} are fp64, twice the size of fp32 without any use"
+        yield f"{_keys(len(doubles))} {_are(doubles)} fp64, twice the size of fp32 without any use"
     ema = [i for i in checkpoint.infos.values() if found.labels[i.key].part == "ema"]
     if ema:
         size = sum(i.nbytes for i in ema) / 1e6
-        yield f"{_keys(len(ema))} are EMA copies ({size:,.1f} MB), which generating does not need"
+        copies = "an EMA copy" if len(ema) == 1 else "EMA copies"
+        yield f"{_keys(len(ema))} {_are(ema)} {copies} ({size:,.1f} MB), which generating does not need"
 
 
 def _kind_of_model(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
@@ -106,7 +108,7 @@ def _kind_of_model(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
                 yield f"takes {channels} input channels, as {_INPUTS[channels]} models do"
     scaled = [i for i in checkpoint.infos.values() if i.encoded and i.storage.startswith("F8")]
     if scaled:
-        yield f"{_keys(len(scaled))} are scaled fp8; they are compared as what they stand for, code × scale"
+        yield f"{_keys(len(scaled))} {_are(scaled)} scaled fp8, compared as what it stands for: code × scale"
     if found.architecture != "generic" and _lacks_head(found):
         yield "has no lm_head: it is tied to the token embedding"
 
@@ -114,14 +116,21 @@ def _kind_of_model(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
 def _lacks_head(found: Categorized) -> bool:
     main = found.networks[0] if found.networks else None
     names = list(main.names.values()) if main else []
-    return any(name.endswith("embed_tokens.weight") for name in names) and not any(
-        name.endswith("lm_head.weight") for name in names
-    )
+    # An encoder on its own, such as T5's, has no head and misses none.
+    embeds = any(n.endswith("embed_tokens.weight") and not n.startswith("encoder.") for n in names)
+    return embeds and not any(n.endswith("lm_head.weight") for n in names)
+
+
+def unknown_keys(network: Network, found: Categorized) -> int:
+    """How many keys of a network no rule knows. Markers and schedules are known by their names anywhere."""
+    keys = [*network.names, *network.copies]
+    plain = sum(found.labels[key].component not in (MARKER, SCHEDULE) for key in keys)
+    return max(plain - network.known, 0)
 
 
 def _unknown(found: Categorized) -> Iterator[str]:
     for network in found.networks:
-        count = len(network.names) + len(network.copies) - network.known
+        count = unknown_keys(network, found)
         if network.architecture != "generic" and count:
             yield (
                 f"{_keys(count)} of the {network.title} {'is' if count == 1 else 'are'} known to no rule, "
@@ -131,6 +140,10 @@ def _unknown(found: Categorized) -> Iterator[str]:
 
 def _keys(count: int) -> str:
     return f"{count:,} key{'s' * (count != 1)}"
+
+
+def _are(things: Sized) -> str:
+    return "is" if len(things) == 1 else "are"
 
 
 def _some(keys: list[str]) -> str:

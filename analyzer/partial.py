@@ -30,7 +30,7 @@ def common_part(name: str, a: TensorInfo, b: TensorInfo) -> tuple[TensorInfo, Te
 
 
 def describe_parts(partial: Sequence[ShapeMismatch]) -> list[str]:
-    """What is compared and what is left out where a common part is compared; once for all that differ alike."""
+    """What is compared in part and what is left out of it, in one sentence for all that differ alike."""
     alike: dict[str, list[str]] = {}
     for each in partial:
         axis = 0 if each.shape_a[0] != each.shape_b[0] else 1
@@ -56,8 +56,8 @@ _VOCABULARY = re.compile(
     r"\.(?:weight|bias)\Z"
 )
 
-# The layer that sees the latent, in the layouts of LDM, diffusers, Flux, SD 3, Wan and Hunyuan Video; not that
-# of a VAE, which sees a picture, and not the one through which a ControlNet sees its hint.
+# The layer that sees the latent, in the layouts of LDM, diffusers, Flux, SD 3, Wan and Hunyuan Video; not
+# that of a VAE, which sees a picture, and not the one through which a ControlNet sees its hint.
 _INPUT = re.compile(
     r"(?:.*\.)?(?:input_blocks\.0\.0|(?<!encoder\.)(?<!decoder\.)(?<!embedding\.)conv_in|x_embedder(?:\.proj)?|"
     r"img_in(?:\.proj)?|patch_embedding|pos_embed\.proj)\.weight"

@@ -109,7 +109,8 @@ def select(text: str, *, rows: Sequence[Row], blocks: Sequence[str]) -> tuple[Ro
     chosen = tuple(row for row in rows if selector.hits(row))
     if not chosen:
         raise SelectorError(
-            f"the selector {_shortened(selector.text)!r} hits none of the {len(rows)} keys: {_why_nothing(selector)}"
+            f"the selector {_shortened(selector.text)!r} hits none of the {len(rows)} keys: "
+            f"{_why_nothing(selector)}"
         )
     return chosen
 

@@ -21,8 +21,9 @@ AXES = ("part", "block", "component", "kind")  # the axes of names; `key` is the
 
 # What people call the parts. VAE and Other need no entry: case aside, they are the parts' own names.
 _ALIASES: Mapping[str, str] = {"clip": "text_encoder", "u-net": "unet"}
-MAX_TERM = 1_000  # characters of one term: no key of a model is as long, and messages repeat the term
+MAX_TERM = 400  # characters of one term: no key of a model is as long, and messages repeat the term
 _LISTED = 8  # names of one axis that a message shows
+_SHOWN = 120  # characters of each of them
 _COMPARED = 1000  # keys on either side of a misspelt one, in alphabetical order, that are compared with it
 _SIMILARITY = 0.5  # difflib's ratio from which on a name is near: w1 is near w4
 
@@ -207,5 +208,6 @@ def _runs(components: Iterable[str], lengths: Iterable[int]) -> Iterable[str]:
 
 def _listed(names: Sequence[str]) -> str:
     """Names for a message: the first few, and how many there are. Escaped, for they come from a file."""
-    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:_LISTED])
+    short = [name if len(name) <= _SHOWN else f"{name[: _SHOWN - 1]}…" for name in names[:_LISTED]]
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in short)
     return shown if len(names) <= _LISTED else f"{shown} … ({len(names)} in all)"

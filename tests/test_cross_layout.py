@@ -33,7 +33,6 @@ from layout_pairs import Pairs, clip, flux, openclip, sd3, unet, vae
 Arrays = dict[str, np.ndarray]
 
 
-
 def bare(name: str) -> str:
     """The name without the part of a fused tensor that it is about."""
     return name.partition("[")[0]
@@ -373,6 +372,53 @@ def test_split_tensors_are_compared_with_the_rows_of_fused_ones(name: str, tmp_p
                 check_sums(values, theirs[target][1], row.sums)
     swapped = {row.key for row in result.virtual}
     assert swapped == {key for key in rows if "norm_out.linear" in key or ".23.norm1_context.linear" in key}
+
+
+def test_rows_of_scaled_fp8_are_rows_of_its_values(tmp_path: Path) -> None:
+    """Flux as ComfyUI quantises it against the folder of its values, codes times scales: identical."""
+    layout = "flux-dev-scaled-fp8-comfy"
+    tensors = layouts.tiny(layout, seed=3, divisor=256)
+    file = layouts.write(layout, tmp_path / "file.safetensors", tensors)
+    values: Arrays = {}
+    for key, codes in tensors.items():
+        if key.startswith(UNET) and not key.endswith(("scale_weight", "scale_input")):
+            scale = (
+                tensors.get(f"{key.removesuffix('weight')}scale_weight") if key.endswith("weight") else None
+            )
+            values[key.removeprefix(UNET)] = codes if scale is None else codes * scale
+    folder = write_folder(tmp_path / "folder", "Flux dev", values)
+    for a, b, count in ((file, folder, 780), (folder, file, 1160)):
+        result = scan_models(a, b)
+        assert (count, "same") == (len(result.keys), kinship(result)[0])
+        assert all(row.sums.n == row.sums.numel and not row.sums.changed for row in result.keys)
+
+
+def test_rows_of_gguf_are_rows_of_its_values(tmp_path: Path) -> None:
+    """Flux in GGUF has the names of Black Forest Labs; its blocks run along the rows, which stay whole."""
+    gguf = pytest.importorskip("gguf")
+    rng = np.random.default_rng(4)
+    rows = {
+        "double_blocks.0.img_attn.qkv": 3,
+        "double_blocks.0.txt_attn.qkv": 3,
+        "single_blocks.0.linear1": 7,
+    }
+    path = tmp_path / "a.gguf"
+    writer = gguf.GGUFWriter(str(path), "flux")
+    q8, values = gguf.GGMLQuantizationType.Q8_0, {}
+    for name, count in (rows | {"final_layer.adaLN_modulation.1": 2}).items():
+        codes = gguf.quantize(rng.standard_normal((64 * count, 64)).astype(np.float32), q8)
+        writer.add_tensor(f"{name}.weight", codes, raw_dtype=q8)
+        values[f"{name}.weight"] = gguf.dequantize(codes, q8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    split = {key: own for key, (_, own) in diffusers(MODELS["Flux dev"].networks[0], values).items()}
+    b = write_file(tmp_path / "b.safetensors", split)
+    for one, two, count in ((path, b, 4), (b, path, 11)):
+        result = scan_models(one, two)
+        assert (count, "same") == (len(result.keys), kinship(result)[0])
+        assert all(row.sums.n == row.sums.numel for row in result.keys)
 
 
 def test_virtual_rows_of_a_selection(tmp_path: Path) -> None:

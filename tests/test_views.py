@@ -72,7 +72,9 @@ def test_any_run_of_a_view_is_numpys(
             assert (expected.shape, expected.size * values.itemsize) == (view.shape, view.nbytes)
             assert (info.key, info.dtype, info.source) == (view.key, view.dtype, view.source)
             start, end = (expected.size * mark // 1000 for mark in (first, last))
-            np.testing.assert_array_equal(expected.reshape(-1)[start:end], read(source, view, start, end - start))
+            np.testing.assert_array_equal(
+                expected.reshape(-1)[start:end], read(source, view, start, end - start)
+            )
 
 
 def test_what_is_whole_needs_no_view() -> None:
@@ -107,7 +109,9 @@ class _Counting(AbstractSource):
         pass
 
 
-@pytest.mark.parametrize("shape", [(1 << 26, 2), (3, 1 << 26), (1 << 13, 1 << 13)], ids=["tall", "wide", "square"])
+@pytest.mark.parametrize(
+    "shape", [(1 << 26, 2), (3, 1 << 26), (1 << 13, 1 << 13)], ids=["tall", "wide", "square"]
+)
 def test_memory_does_not_grow_with_the_matrix(shape: tuple[int, int]) -> None:
     """A chunk of the transpose or of the first columns of 256 MB and more is read in blocks of a few MB."""
     rows, columns = shape

@@ -69,6 +69,7 @@ from analyzer.categories.rules import (
     Rule,
     Rules,
     build_index,
+    index_size,
     pattern_of,
 )
 from analyzer.categories.templates import Segment, TemplateError
@@ -155,9 +156,12 @@ def _all_patterns(
     named = [_collect(table.tables("places"), lambda t: _place(t, head.part), problems) for table, _ in chain]
     own, *inherited = map(dict, named)
     known = {name: place for places in reversed(inherited) for name, place in places.items()} | own
-    patterns = _rules(document, known, head.blocks, problems)
+    blocks = frozenset({*head.blocks, BASE, VAE})
+    patterns = _rules(document, known, blocks, problems)
     for (table, name), places in zip(chain[1:], inherited, strict=True):
-        patterns += _rules(table, places | own, head.blocks, problems, owner=name)
+        patterns += _rules(table, places | own, blocks, problems, owner=name)
+    if index_size(patterns) > MAX_INDEX:
+        problems.append("the file: has too many places, and rules that begin with any word")
     return patterns
 
 
@@ -253,6 +257,8 @@ def _head(table: _Table, *, partial: bool = False) -> _Head:
         *("name", "title", "part", "blocks", "extends", "require", "refuse", "places", "rule", "example")
     )
     extends = table.texts("extends") if "extends" in table.fields else ()
+    if len(set(extends)) < len(extends):
+        raise TemplateError("extends names one file twice")
     if not partial and not extends and not table.rows("rule"):
         raise TemplateError("has no [[rule]]")
     part = _part(table, "transformer")
@@ -270,6 +276,8 @@ def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
     """The names of the blocks in order, with ranges such as IN00..IN11 spelled out."""
     names: list[str] = []
     for entry in entries:
+        if len(names) > MAX_BLOCKS:
+            break
         if not (match := _BLOCKS.fullmatch(entry)):
             raise TemplateError(
                 f"blocks has {entry!r}: write M00, IN00..IN11, or L.. for as many as there are"
@@ -279,6 +287,8 @@ def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
             continue
         stem, first, last = match["stem"], match["first"], match["last"] or match["first"]
         names += [f"{stem}{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    if len(names) > MAX_BLOCKS:
+        raise TemplateError(f"blocks has more than {MAX_BLOCKS} names")
     if len(names) != len(set(names)):
         raise TemplateError("blocks names one block twice")
     return tuple(names)
@@ -300,7 +310,17 @@ def _rules(
     owner: str = "",
 ) -> tuple[Pattern, ...]:
     """The patterns of all rules; `owner` is the file's name where another one extends it."""
-    groups = _collect(document.rows("rule"), lambda row: _patterns(row, places, blocks, owner), problems)
+    left = MAX_PATTERNS
+
+    def read(row: _Table) -> list[Pattern]:
+        nonlocal left
+        if left < 0:
+            raise TemplateError(f"its places and those of the rules before are more than {MAX_PATTERNS}")
+        found = _patterns(row, places, blocks, owner)
+        left -= sum(len(pattern.first or ("",)) for pattern in found)
+        return found
+
+    groups = _collect(document.rows("rule"), read, problems)
     return tuple(pattern for group in groups for pattern in group)
 
 
@@ -321,7 +341,7 @@ def _patterns(
         rule = Rule(int(row.name), place.part, row.text("block", place.block), component, group, owner)
         for at in place.at:
             segments = templates.parse(f"{at}.{row.text('key')}" if at else row.text("key"))
-            _check_captures(rule, segments, {*blocks, BASE, VAE})
+            _check_captures(rule, segments, blocks)
             patterns.append(pattern_of(rule, segments))
     return patterns
 
@@ -343,7 +363,7 @@ def _check_captures(rule: Rule, segments: Iterable[Segment], blocks: Collection[
         if not any(segment.name == stem[2] and segment.numeric for segment in segments):
             raise TemplateError(f"{rule.block!r} needs a number {{{stem[2]}:#}} in the key")
         return
-    if stray := set(templates.fillings(rule.block, segments)) - set(blocks):
+    if stray := [name for name in templates.fillings(rule.block, segments) if name not in blocks]:
         raise TemplateError(f"{rule.block!r} can give {min(stray)}, which `blocks` does not list")
 
 
@@ -365,4 +385,7 @@ _OPEN_BLOCK = re.compile(r"([A-Z]+)\{([a-z][a-z_]*)(?::0[1-9])?\}")
 _REST = re.compile(r"^\[(?:places|\[(?:rule|example))", re.MULTILINE)
 _MAX_REASON = 300  # characters
 _MAX_PROBLEMS = 5  # named at once: who has more of them has one and the same many times
-MAX_BYTES = 1 << 20  # the largest file that ships has a fiftieth of it
+MAX_BYTES = 1 << 18  # the largest file that ships has a thirtieth of it
+MAX_BLOCKS = 10_000
+MAX_PATTERNS = 50_000  # rules at places, and each once for every word that it can begin with
+MAX_INDEX = 5_000_000  # a model's keys are looked up by their length and first word

@@ -53,7 +53,8 @@ class Pattern:
 
     def match_dotless(self, name: str) -> re.Match[str] | None:
         """The match of a key that was written without its dots; its groups are the segments."""
-        return None if self.open_end else dotless_matcher(self.segments).fullmatch(name)
+        dotless = dotless_matcher(self.segments)
+        return dotless.fullmatch(name) if dotless else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +159,30 @@ def pattern_of(rule: Rule, segments: Sequence[Segment]) -> Pattern:
 
 
 def build_index(patterns: Sequence[Pattern]) -> Index:
-    """The patterns by what can be seen of a key at once."""
+    """The patterns by what can be seen of a key at once, each list in their order."""
+    return tuple(
+        _by_first([p for p in patterns if p.depth == depth or (p.open_end and p.depth < depth)])
+        for depth in range(_deepest(patterns) + 2)
+    )
+
+
+def index_size(patterns: Sequence[Pattern]) -> int:
+    """How many entries an index has at most, beside one for every word that a pattern begins with."""
     words = {word for pattern in patterns for word in pattern.first or ()}
-    deepest = max((pattern.depth for pattern in patterns), default=0)
-    index = []
-    for depth in range(deepest + 2):
-        fitting = [p for p in patterns if p.depth == depth or (p.open_end and p.depth < depth)]
-        index.append({w: tuple(p for p in fitting if not p.first or w in p.first) for w in ("", *words)})
-    return tuple(index)
+    return len(words) * sum(not pattern.first for pattern in patterns) * (_deepest(patterns) + 2)
+
+
+def _by_first(fitting: Sequence[Pattern]) -> dict[str, tuple[Pattern, ...]]:
+    open_ones = [place for place, pattern in enumerate(fitting) if not pattern.first]
+    places: dict[str, list[int]] = {"": []}
+    for place, pattern in enumerate(fitting):
+        for word in pattern.first or ():
+            places.setdefault(word, []).append(place)
+    return {w: tuple(fitting[place] for place in sorted({*own, *open_ones})) for w, own in places.items()}
+
+
+def _deepest(patterns: Sequence[Pattern]) -> int:
+    return max((pattern.depth for pattern in patterns), default=0)
 
 
 def _position(pattern: Pattern, match: re.Match[str]) -> Position:
@@ -180,4 +197,4 @@ def _position(pattern: Pattern, match: re.Match[str]) -> Position:
 _NUMBERED = re.compile(r"[0-9]+\Z")
 
 # Longer names are not tried without dots: the search is not linear in the length, and no model has them.
-_MAX_DOTLESS = 300
+_MAX_DOTLESS = 200

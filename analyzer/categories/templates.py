@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from math import prod
 
 
 class TemplateError(ValueError):
@@ -46,7 +47,10 @@ class Segment:
 
 def parse(text: str) -> tuple[Segment, ...]:
     """The segments of a key template; none of the empty template."""
-    segments = tuple(_segment(part) for part in _split(text)) if text else ()
+    parts = _split(text) if text else []
+    if len(parts) > MAX_SEGMENTS:
+        raise TemplateError(f"{text!r} has more than {MAX_SEGMENTS} segments")
+    segments = tuple(map(_segment, parts))
     if any(segment.open_end for segment in segments[:-1]):
         raise TemplateError(f"`**` stands before the end of {text!r}")
     names = [segment.name for segment in segments if segment.name]
@@ -66,13 +70,16 @@ def any_matcher(templates: Iterable[Sequence[Segment]]) -> re.Pattern[str]:
 
 
 @cache
-def dotless_matcher(segments: tuple[Segment, ...]) -> re.Pattern[str]:
+def dotless_matcher(segments: tuple[Segment, ...]) -> re.Pattern[str] | None:
     """The same keys written without dots, for `fullmatch`; the groups are the segments of the key.
 
-    Where two numbers meet, the first takes as many digits as it can leave the second one with:
-    `100` is 10.0 and `10` is 1.0. An open segment begins with a letter there, or no border could
-    be found at all.
+    None for a template with so many open segments that finding their borders could take for ever, or with
+    an open end. Where two numbers meet, the first takes as many digits as it can leave the second one with:
+    `100` is 10.0 and `10` is 1.0. An open segment begins with a letter there, or no border could be found
+    at all.
     """
+    if segments[-1].open_end or sum(segment.values is None for segment in segments) > _MAX_BORDERLESS:
+        return None
     return re.compile("".join(f"({_WORD if s.pattern == _ANY else s.pattern})" for s in segments))
 
 
@@ -100,6 +107,8 @@ def fillings(text: str, segments: Sequence[Segment]) -> Iterator[str]:
         if values is None:
             raise TemplateError(f"{text!r} needs {{{name}}} with a range such as {{{name}:0..11}} in the key")
         ranges.append(values)
+    if prod(map(len, ranges)) > MAX_FILLINGS:
+        raise TemplateError(f"{text!r} can give more than {MAX_FILLINGS} names")
     for values in product(*ranges):
         yield fill(text, dict(zip(names, values, strict=True)))
 
@@ -123,6 +132,8 @@ def _segment(part: str) -> Segment:
     if (spec := spec or "*") in _WILD:
         return Segment(_WILD[spec], name, open_end=spec == "**")
     values = _range(spec) if ".." in spec else tuple(_word(word) for word in spec.split("|"))
+    if len(values) > _MAX_RANGE:
+        raise TemplateError(f"{{{name}}} is one of more than {_MAX_RANGE} words")
     # Longest first: without dots, 10 must be tried before 1.
     pattern = "|".join(re.escape(v) for v in sorted(values, key=lambda v: (-len(v), v)))
     return Segment(f"(?:{pattern})", name, values)
@@ -141,10 +152,14 @@ def _word(text: str) -> str:
     return text
 
 
+MAX_SEGMENTS = 40  # of a template; keys have up to 15
+MAX_FILLINGS = 10_000  # names that one template can give
+
 _ANY = r"[^.]+"
 _WORD = r"[A-Za-z_][A-Za-z0-9_]*?"
 _WILD = {"*": _ANY, "#": r"(?:0|[1-9][0-9]*)", "**": r"[^.]+(?:\.[^.]+)*"}
 _MAX_RANGE = 1000
+_MAX_BORDERLESS = 3  # open segments side by side without dots: the search takes the length to this power
 _PART = re.compile(r"(?:\{[^{}]*\}|[^.{}])+")
 _CAPTURE = re.compile(r"\{([a-z][a-z_]*)(?::([^{}]+))?\}")
 _LITERAL = re.compile(r"[A-Za-z0-9_-]+")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MAX_REPEATED_BYTES = 64 << 20
 
 _OLD_PICKLES = 5  # before 1.6: signature, protocol, system, the state dict, and the keys of its storages
-_EXPLAINED_BYTES = 1 << 20  # how much of an old pickle is searched for why torch refused it
+_EXPLAINED_BYTES = 1 << 20  # how much of a pickle is searched for why torch refused it
 _ZIP = b"PK\x03\x04"
 # A damaged pickle fails in whatever operation of torch or Python it happens to reach.
 _LOAD_ERRORS = (
@@ -132,7 +132,8 @@ def _open_tensors(source: FileSource, archive: Archive | None) -> _Opened:
         opened = _in_place(source, archive) if archive else None
         return opened or _in_memory(source)
     except pickle.UnpicklingError as error:
-        start = archive.pickle if archive else source.read(0, min(source.size, _EXPLAINED_BYTES))
+        explained = min(source.size, _EXPLAINED_BYTES)
+        start = archive.pickle[:_EXPLAINED_BYTES] if archive else source.read(0, explained)
         raise CheckpointError(f"{source.path}: {explain_refusal(str(error), start)}") from error
     except _LOAD_ERRORS as error:
         raise CheckpointError(

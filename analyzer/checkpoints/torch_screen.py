@@ -39,7 +39,7 @@ _BYTES = frozenset({"_codecs.encode", "builtins.bytearray"})  # of a text; the l
 _CODECS = frozenset({"latin1", "latin-1"})  # others can take a time that grows with the square
 
 # In bytes, about as many as CPython and torch take.
-_OBJECT, _CONTAINER, _ENTRY, _STORAGE, _TENSOR = 96, 128, 112, 512, 1024
+_STEP, _OBJECT, _CONTAINER, _ENTRY, _STORAGE, _TENSOR = 16, 96, 128, 112, 512, 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +95,7 @@ class _Screen:
     def _step(self, opcode: bytes) -> None:
         """One opcode; those that torch's loader knows, and no others."""
         stack = self._stack
+        self._spend(_STEP)
         if opcode in _PUTS:
             self._memo[self._number(_PUTS[opcode])] = stack[-1]
             self._spend(_ENTRY)

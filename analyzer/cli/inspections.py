@@ -14,6 +14,8 @@ from analyzer.cli.terminal import OutputConsole, human_bytes, human_count, print
 from analyzer.inspection import Inspection, Tally
 from analyzer.ranking import short_names
 
+_NUMBERS = 3  # columns of them, behind the name
+_SHORTEST_NAME = 12
 _COMPONENTS = 24  # how many a table shows before it says "and N more"
 
 
@@ -121,17 +123,35 @@ def _table(
     notes: dict[str, str] | None = None,
     short: dict[str, str] | None = None,
 ) -> Table:
+    """Groups, a line each. A narrow terminal shows fewer columns, and no number is cut."""
+    headings = ["keys", "elements", "size", "dtypes", *(["architecture"] if notes else [])]
+    rows = [
+        [f"{t.keys:,}", human_count(t.elements), human_bytes(t.bytes), _dtypes(t)]
+        + ([notes[t.name]] if notes else [])
+        for t in tallies
+    ]
+    names = [printable((short or {}).get(t.name, t.name)) for t in tallies]
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    # A title can do with less: its end is left out.
+    least = [*widths[:-1], min(widths[-1], _SHORTEST_NAME)] if notes else widths
+    shown = len(headings)
+    while shown > 1 and sum(least[:shown]) + 2 * shown + _SHORTEST_NAME > width:
+        shown -= 1
+    room = max(width - sum(least[:shown]) - 2 * shown, _SHORTEST_NAME)
+    longest = min(max(map(len, [heading, *names])), room)
+    last = max(least[shown - 1], min(widths[shown - 1], least[shown - 1] + room - longest))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for column in (heading, "keys", "elements", "size", "dtypes"):
-        table.add_column(column, justify="left" if column in (heading, "dtypes") else "right", no_wrap=True)
-    if notes is not None:
-        table.add_column("architecture", overflow="ellipsis", no_wrap=True)
-    for tally in tallies:
-        name = (short or {}).get(tally.name, tally.name)
-        cells = [f"{tally.keys:,}", human_count(tally.elements), human_bytes(tally.bytes), _dtypes(tally)]
-        if notes is not None:
-            cells.append(notes[tally.name])
-        table.add_row(shorten(printable(name), max(width - 46, 12)), *map(Text, cells))
+    table.add_column(heading, no_wrap=True)
+    for column, title in enumerate(headings[:shown]):
+        table.add_column(
+            title,
+            justify="right" if column < _NUMBERS else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=last if column == shown - 1 else widths[column],
+        )
+    for name, cells in zip(names, rows, strict=True):
+        table.add_row(shorten(name, longest), *map(Text, cells[:shown]))
     return table
 
 

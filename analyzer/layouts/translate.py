@@ -38,6 +38,11 @@ def canonical(names: Collection[str]) -> dict[str, tuple[Facet, ...]]:
     return facets
 
 
+def translates(names: Collection[str]) -> bool:
+    """Whether a map holds for the network of these names; if none does, every name is canonical itself."""
+    return _map_of(frozenset(names)) is not None
+
+
 def original(names: Collection[str]) -> dict[str, str]:
     """The names of a diffusers U-Net or VAE in the original LDM layout, for labels.
 

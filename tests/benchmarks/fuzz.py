@@ -10,12 +10,13 @@ Not collected by pytest; `tests/test_fuzz_smoke.py` runs a few inputs of every t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ SECONDS = 2.0  # of one input; the slowest on an idle machine take a tenth
 HANG_SECONDS = 120  # then the process shows where it is, and ends
 PEAK_BYTES, PEAK_TIMES = 32 << 20, 20  # what an input may take: so much, and so many times its own size
 SENTENCE = 2000  # characters
+_BATCH = 500  # inputs: hypothesis remembers all of one run
 
 Prepare = Callable[[Path, Any], tuple[Callable[[], object], int]]
 
@@ -73,9 +75,9 @@ class Tally:
     accepted: int = 0
     slowest: float = 0.0  # seconds
     peak: int = 0  # bytes
-    times_size: float = 0.0  # the largest peak, less 1 MiB, as a multiple of the input's size
-    resident: int | None = None  # bytes that the whole run added to the process
-    sentences: set[str] = field(default_factory=set)
+    resident: int | None = (
+        None  # bytes of memory that the whole run added to the process, hypothesis' own too
+    )
 
     @property
     def inputs(self) -> int:
@@ -91,6 +93,21 @@ def run(name: str, *, inputs: int, number: int, folder: Path) -> Tally:
     fuzz_watch.reset_resident_peak()
     before = fuzz_watch.resident_peak()
 
+    for batch in range(0, inputs, _BATCH):
+        _draw(
+            target.strategy(home),
+            lambda drawn: _one(target, tally, home, drawn),
+            inputs=min(_BATCH, inputs - batch),
+            number=number * 1_000_000 + batch,
+        )
+    after = fuzz_watch.resident_peak()
+    tally.resident = None if before is None or after is None else after - before
+    return tally
+
+
+def _draw(strategy: SearchStrategy[Any], use: Callable[[Any], None], *, inputs: int, number: int) -> None:
+    """Draw so many inputs from a seed, and make small what fails."""
+
     @seed(number)
     @settings(
         max_examples=inputs,
@@ -99,14 +116,11 @@ def run(name: str, *, inputs: int, number: int, folder: Path) -> Tally:
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    @given(drawn=target.strategy(home))
+    @given(drawn=strategy)
     def every(drawn: Any) -> None:
-        _one(target, tally, home, drawn)
+        use(drawn)
 
     every()
-    after = fuzz_watch.resident_peak()
-    tally.resident = None if before is None or after is None else after - before
-    return tally
 
 
 def _warm_up(target: Target, home: Path) -> None:
@@ -115,19 +129,12 @@ def _warm_up(target: Target, home: Path) -> None:
     for name in ("sd15-unet-diffusers", "flux-dev-transformer-diffusers"):  # the maps between layouts
         categorize(fuzz_texts.layouts.infos(name))
 
-    @seed(0)
-    @settings(
-        max_examples=20, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
-    @given(drawn=target.strategy(home))
-    def few(drawn: Any) -> None:
+    def try_one(drawn: Any) -> None:
         call, _ = target.prepare(home, drawn)
-        try:
+        with contextlib.suppress(AnalyzerError):
             call()
-        except AnalyzerError:
-            pass
 
-    few()
+    _draw(target.strategy(home), try_one, inputs=20, number=0)
 
 
 def _one(target: Target, tally: Tally, home: Path, drawn: Any) -> None:
@@ -148,7 +155,6 @@ def _one(target: Target, tally: Tally, home: Path, drawn: Any) -> None:
         _check_sentence(message)
     tally.slowest = max(tally.slowest, watch.seconds)
     tally.peak = max(tally.peak, watch.peak)
-    tally.times_size = max(tally.times_size, (watch.peak - (1 << 20)) / max(size, 1))
 
 
 def _watched(call: Callable[[], object], home: Path) -> tuple[str | None, fuzz_watch.Watch]:
@@ -183,28 +189,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=sorted(TARGETS))
     options = parser.parse_args()
-    names = [options.only] if options.only else list(TARGETS)
-    start, tallies = time.monotonic(), {}
+    start, total = time.monotonic(), 0
+    _print(*("target", "inputs", "refused", "accepted", "slowest ms", "peak MiB", "RSS MiB"))
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for name in [options.only] if options.only else list(TARGETS):
             count = TARGETS[name].inputs if options.inputs is None else options.inputs
-            tallies[name] = run(name, inputs=count, number=options.seed, folder=Path(folder))
-            _print_rows({name: tallies[name]}, head=name == names[0])
-    total = sum(tally.inputs for tally in tallies.values())
-    print(f"{total:,} inputs with seed {options.seed} in {time.monotonic() - start:.0f} s; nothing was run")
+            tally = run(name, inputs=count, number=options.seed, folder=Path(folder))
+            total += tally.inputs
+            resident = "–" if tally.resident is None else f"{tally.resident / 2**20:.1f}"
+            counts = (f"{number:,}" for number in (tally.inputs, tally.refused, tally.accepted))
+            _print(name, *counts, f"{tally.slowest * 1e3:.1f}", f"{tally.peak / 2**20:.1f}", resident)
+    seconds = time.monotonic() - start
+    _print(
+        f"{total:,} inputs with seed {options.seed} in {seconds:.0f} s: nothing ran, nothing else was opened"
+    )
     return 0
 
 
-def _print_rows(tallies: dict[str, Tally], *, head: bool) -> None:
-    if head:
-        print(f"{'target':<12}{'inputs':>8}{'refused':>9}{'accepted':>10}{'slowest ms':>12}{'peak MiB':>10}{'RSS MiB':>9}")
-    for name, tally in tallies.items():
-        resident = "–" if tally.resident is None else f"{tally.resident / 2**20:.1f}"
-        print(
-            f"{name:<12}{tally.inputs:>8,}{tally.refused:>9,}{tally.accepted:>10,}{tally.slowest * 1e3:>12.1f}"
-            f"{tally.peak / 2**20:>10.1f}{resident:>9}",
-            flush=True,
-        )
+def _print(first: str, *cells: str) -> None:
+    sys.stdout.write(f"{first:<12}{''.join(f'{cell:>12}' for cell in cells)}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -11,21 +11,54 @@ from hypothesis import strategies as st
 _EDIT = st.tuples(
     st.integers(0, 9999),  # of ten thousand parts of the whole
     st.sampled_from([0, 1, 1, 2, 4, 8, 64]),
-    st.one_of(st.binary(max_size=8), st.sampled_from([b"\xff" * 8, bytes(8), b"\0\0\0\0\0\0\0\x80", b'"', b"{", b"]"])),
+    st.one_of(
+        st.binary(max_size=8),
+        st.sampled_from([b"\xff" * 8, bytes(8), b"\0\0\0\0\0\0\0\x80", b'"', b"{", b"]"]),
+    ),
 )
 # What stands where something else is expected. Texts are put in as they are, so that they need not be JSON.
 _ODD = (
-    *("0", "-1", "1.5", "1e999", "-0", "true", "null", "NaN", "Infinity", '""', "[]", "{}", "[[]]", "[0,0,0]"),
-    *(str(2**31), str(2**63 - 1), str(2**63), str(2**64), "9" * 400, "9" * 5000, "[" * 200_000, '{"a":' * 5000),
-    *('"\\ud800"', '"\\u0000"', '"a\\nb"', '"' + "x" * 5000 + '"', '"F32"', '"F4"', '"BF16"', '"F8_E4M3"', '"U8"'),
+    *("0", "-1", "1.5", "1e999", "-0", "true", "null", "NaN", "Infinity", '""', "[]", "{}", "[[]]"),
+    *(str(2**31), str(2**63 - 1), str(2**63), str(2**64), "9" * 400, "9" * 5000, "[0,0,0]"),
+    *("[" * 200_000, '{"a":' * 5000, '"\\ud800"', '"\\u0000"', '"a\\nb"', '"' + "x" * 5000 + '"'),
+    *('"F32"', '"F4"', '"BF16"', '"F8_E4M3"', '"U8"'),
     *("[9223372036854775807,2]", "[0,9223372036854775807]", "[1,0]", "[0,0]", "[4294967296,4294967296]"),
     *('{"dtype":"F32","shape":[],"data_offsets":[0,4]}', "[" + "1," * 70 + "1]"),
 )  # fmt: skip
 
 NAMES = (
-    *("..", "../outside/m.safetensors", "/etc/passwd", "a/../../b", "a\\b.safetensors", "C:\\x", "CON", "a\0b"),
-    *("\u202e", "\ud800", "m\u0301", "", " ", ".", "./x", "a//b", "~", "%00", "x" * 300, "é" * 130, "a:b", "*"),
-    *("sub/m.safetensors", "m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors", "none.safetensors"),
+    *(
+        "..",
+        "../outside/m.safetensors",
+        "/etc/passwd",
+        "a/../../b",
+        "a\\b.safetensors",
+        "C:\\x",
+        "CON",
+        "a\0b",
+    ),
+    *(
+        "\u202e",
+        "\ud800",
+        "m\u0301",
+        "",
+        " ",
+        ".",
+        "./x",
+        "a//b",
+        "~",
+        "%00",
+        "x" * 300,
+        "é" * 130,
+        "a:b",
+        "*",
+    ),
+    *(
+        "sub/m.safetensors",
+        "m-00001-of-00002.safetensors",
+        "m-00002-of-00002.safetensors",
+        "none.safetensors",
+    ),
 )
 
 

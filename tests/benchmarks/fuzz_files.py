@@ -48,7 +48,9 @@ def with_length(header: bytes, data: bytes, length: int | None = None) -> bytes:
 
 
 def _end(header: Mapping[str, object]) -> int:
-    ends = [entry["data_offsets"][1] for entry in header.values() if isinstance(entry, dict) and "shape" in entry]
+    ends = [
+        entry["data_offsets"][1] for entry in header.values() if isinstance(entry, dict) and "shape" in entry
+    ]
     return max(ends, default=0)
 
 
@@ -97,7 +99,17 @@ def headers(draw: st.DrawFn) -> bytes:
 
 _WORDS = st.one_of(
     st.text(st.characters(blacklist_categories=["Cs"]), max_size=12),
-    st.sampled_from([*MODEL, "lora_up.weight", "a.lora_A.weight", "a.hada_w1_a", "emb_params", "__metadata__ ", "x" * 3000]),
+    st.sampled_from(
+        [
+            *MODEL,
+            "lora_up.weight",
+            "a.lora_A.weight",
+            "a.hada_w1_a",
+            "emb_params",
+            "__metadata__ ",
+            "x" * 3000,
+        ]
+    ),
 )
 _TENSORS = st.tuples(st.sampled_from(sorted(SIZES)), st.lists(st.integers(0, 5), max_size=4))
 _ENTRIES = st.fixed_dictionaries(
@@ -166,14 +178,22 @@ def prepare_index(folder: Path, drawn: tuple[str, bytes]) -> tuple[Call, int]:
         for number, place in enumerate(places[kind]):
             file = model / (f"{place}diffusion_pytorch_model.safetensors" if place.endswith("/") else place)
             file.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {key: ("F32", (3,)) for key in ("ab", "c", "d")[number]}
+            tensors = dict.fromkeys(("ab", "c", "d")[number], ("F32", (3,)))
             file.write_bytes(safetensors(tensors))
     (model / name).write_bytes(content)
     return lambda: look(model / name if kind == "shards" and len(content) % 2 else model), len(content) + 1000
 
 
 _STEMS = st.sampled_from(
-    ["model", "pytorch_model", "diffusion_pytorch_model", "sd_xl_base_1.0", "x", "consolidated", "adapter_model"]
+    [
+        "model",
+        "pytorch_model",
+        "diffusion_pytorch_model",
+        "sd_xl_base_1.0",
+        "x",
+        "consolidated",
+        "adapter_model",
+    ]
 )
 _FILES = st.one_of(
     st.builds(
@@ -185,16 +205,20 @@ _FILES = st.one_of(
         st.sampled_from(["", "", "", ".index.json", ".index.fp16.json"]),
     ),
     st.text(min_size=1, max_size=12),
-    st.sampled_from(["optimizer.pt", "training_args.bin", "config.json", "adapter_config.json", "scheduler.bin"]),
+    st.sampled_from(
+        ["optimizer.pt", "training_args.bin", "config.json", "adapter_config.json", "scheduler.bin"]
+    ),
 )
-_CONTENTS = st.sampled_from([SOUND, safetensors({"a": ("F16", (2,))}), safetensors({"b": ("F16", (2,))}), b"", b"{}", b"PK"])
+_CONTENTS = st.sampled_from(
+    [SOUND, SOUND, safetensors({"a": ("F16", (2,))}), safetensors({"b": ("F16", (2,))}), b"", b"{}", b"PK"]
+)
 
 
 @st.composite
 def folders(draw: st.DrawFn) -> dict[str, bytes]:
     """The names and contents of the files in a folder."""
     inside = st.sampled_from(["", "", "", "unet/", "vae/", "text_encoder/", "snapshots/1/", "x/"])
-    names = draw(st.lists(st.tuples(inside, _FILES), min_size=1, max_size=5))
+    names = draw(st.lists(st.tuples(inside, _FILES), min_size=1, max_size=draw(st.sampled_from([1, 2, 5]))))
     return {folder + name: draw(_CONTENTS) for folder, name in names}
 
 
@@ -220,10 +244,20 @@ def _text(value: bytes) -> bytes:
 
 _LENGTHS = st.one_of(st.integers(0, 9), st.sampled_from([2**16, 2**31, 2**32, 2**63, 2**64 - 1]))
 _ENTRY_NAMES = st.sampled_from(
-    [b"general.architecture", b"general.alignment", b"split.count", b"a", b"\xff", b"comfy.gguf.orig_shape.a", b"x" * 70_000]
+    [
+        b"general.architecture",
+        b"general.alignment",
+        b"split.count",
+        b"a",
+        b"\xff",
+        b"comfy.gguf.orig_shape.a",
+        b"x" * 70_000,
+    ]
 )
 _GGUF_VALUES = st.one_of(
-    st.tuples(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 255]), st.binary(min_size=8, max_size=8)),
+    st.tuples(
+        st.sampled_from([0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 255]), st.binary(min_size=8, max_size=8)
+    ),
     st.tuples(st.just(8), st.binary(max_size=9).map(_text)),
     st.tuples(
         st.just(9),
@@ -256,15 +290,36 @@ def ggufs(draw: st.DrawFn) -> bytes:
     version = draw(st.sampled_from([3, 3, 3, 2, 1, 0, 3 << 24, 2**32 - 1]))
     head = b"GGUF" + struct.pack("<IQQ", version, *counts) + b"".join(entries) + b"".join(tensors)
     content = head + bytes(-len(head) % 32) + bytes(draw(st.sampled_from([0, 64, 1000, 5000])))
+    if draw(st.booleans()):
+        sound = [_text(b"general.alignment") + struct.pack("<II", 4, 32)]
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(_SOUND_TENSORS), 1) + b"".join([*sound, *_SOUND_TENSORS])
+        content = head + bytes(-len(head) % 32) + bytes(1000)
     return edited(draw, content) if draw(st.booleans()) else content
 
 
+_SOUND_TENSORS = [
+    _text(name) + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, code, place)
+    for name, sizes, code, place in (
+        (b"blk.0.attn_q.weight", (32, 4), 8, 0),
+        (b"b", (4,), 0, 160),
+        (b"c.weight", (2, 3), 30, 192),
+        (b"d", (), 1, 224),
+    )
+]
 _SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, 31, 32, 128, 130, 256]), max_size=4).filter(
     lambda shape: math.prod(shape) <= 40_000
 )
 _SCALES = st.sampled_from(
     [
-        *("scale_weight", "weight_scale", "weight_scale_inv", "scale", "weight_scale_2", "comfy_quant", "input_scale"),
+        *(
+            "scale_weight",
+            "weight_scale",
+            "weight_scale_inv",
+            "scale",
+            "weight_scale_2",
+            "comfy_quant",
+            "input_scale",
+        ),
         *("scale_weight_tensor", "pre_quant_scale", "weight_shape"),
     ]
 )
@@ -274,14 +329,20 @@ _SCALES = st.sampled_from(
 def scaled(draw: st.DrawFn) -> bytes:
     """A .safetensors file with weights in fp8, or close to it, and what may be their scales."""
     tensors: dict[str, tuple[str, Sequence[int]]] = {}
-    for stem in draw(st.lists(st.sampled_from(["a", "b.c", "experts.0.gate_up_proj", ""]), min_size=1, max_size=3)):
+    for stem in draw(
+        st.lists(st.sampled_from(["a", "b.c", "experts.0.gate_up_proj", ""]), min_size=1, max_size=3)
+    ):
         shape = draw(_SHAPES)
         dtype = draw(st.sampled_from(["F8_E4M3", "F8_E4M3", "F8_E5M2", "F16", "I8", "U8", "F8_E8M0"]))
         tensors[f"{stem}.weight"] = (dtype, shape)
         for name in draw(st.lists(_SCALES, max_size=3)):
             blocks = [-(-size // 128) for size in shape]
-            fits = st.sampled_from([[], [1], shape[:1], [*shape[:1], 1], blocks, shape, [*shape, 1], [512], [0]])
-            scale_dtype = draw(st.sampled_from(["F32", "F32", "F16", "BF16", "U8", "F8_E8M0", "I64", "F8_E4M3"]))
+            fits = st.sampled_from(
+                [[], [1], shape[:1], [*shape[:1], 1], blocks, shape, [*shape, 1], [512], [0]]
+            )
+            scale_dtype = draw(
+                st.sampled_from(["F32", "F32", "F16", "BF16", "U8", "F8_E8M0", "I64", "F8_E4M3"])
+            )
             tensors[f"{stem}.{name}"] = (scale_dtype, draw(st.one_of(fits, _SHAPES)))
     layers = draw(st.one_of(st.none(), ANY_JSON, st.just({"layers": {"a": {"format": "mxfp8"}, "b.c": 3}})))
     odd = draw(st.sampled_from(["", "{", "[" * 100_000]))

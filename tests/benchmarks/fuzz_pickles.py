@@ -10,9 +10,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 import torch
-from hypothesis import strategies as st
-
 from fuzz_bytes import edited
+from hypothesis import strategies as st
 
 GLOBALS = (
     *(("os", "system"), ("posix", "system"), ("nt", "system"), ("subprocess", "Popen"), ("pty", "spawn")),
@@ -103,17 +102,26 @@ _NUMBERS = st.one_of(
     st.integers(0, 255).map(lambda n: b"K" + bytes([n])),
     st.integers(-(2**31), 2**31 - 1).map(lambda n: b"J" + n.to_bytes(4, "little", signed=True)),
     st.sampled_from([2**31, 2**40, 2**63 - 1, 2**63, -1, 2**2000]).map(
-        lambda n: b"\x8a" + bytes([n.bit_length() // 8 + 1]) + n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
+        lambda n: (
+            b"\x8a"
+            + bytes([n.bit_length() // 8 + 1])
+            + n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
+        )
     ),
     st.just(b"G?\xf0\0\0\0\0\0\0"),
 )
 _TEXTS = st.one_of(
-    st.text(max_size=8), st.sampled_from(["storage", "cpu", "0", "latin1", "utf-32", "rot13", "a" * 200, "__class__"])
+    st.text(max_size=8),
+    st.sampled_from(["storage", "cpu", "0", "latin1", "utf-32", "rot13", "a" * 200, "__class__"]),
 ).map(text)
 _GLOBAL = st.sampled_from(GLOBALS).map(lambda pair: imported(*pair))
-_SMALL = st.one_of(_NUMBERS, _TEXTS, _GLOBAL, st.sampled_from([b"N", b"\x88", b"\x89", b")", b"]", b"}", b"\x8f"]))
+_SMALL = st.one_of(
+    _NUMBERS, _TEXTS, _GLOBAL, st.sampled_from([b"N", b"\x88", b"\x89", b")", b"]", b"}", b"\x8f"])
+)
 _STORAGE = st.builds(
-    lambda kind, key, size: b"(" + text("storage") + imported("torch", kind) + text(key) + text("cpu") + size + b"tQ",
+    lambda kind, key, size: (
+        b"(" + text("storage") + imported("torch", kind) + text(key) + text("cpu") + size + b"tQ"
+    ),
     st.sampled_from(["FloatStorage", "HalfStorage", "BoolStorage", "ByteStorage", "Nonsense"]),
     st.sampled_from(["0", "1", "2", "9", "../0"]),
     _NUMBERS,
@@ -126,16 +134,21 @@ _VALUES = st.recursive(
         st.lists(st.tuples(inner, inner), max_size=3).map(
             lambda items: b"}(" + b"".join(key + value for key, value in items) + b"u"
         ),
-        st.tuples(_GLOBAL, st.lists(inner, max_size=7), st.sampled_from([b"R", b"\x81", b"R}b", b"Rq\0h\0b"])).map(
-            lambda call: call[0] + b"(" + b"".join(call[1]) + b"t" + call[2]
-        ),
+        st.tuples(
+            _GLOBAL, st.lists(inner, max_size=7), st.sampled_from([b"R", b"\x81", b"R}b", b"Rq\0h\0b"])
+        ).map(lambda call: call[0] + b"(" + b"".join(call[1]) + b"t" + call[2]),
     ),
     max_leaves=8,
 )
 _INERT = st.sampled_from(
     [
         *(("collections", "OrderedDict"), ("argparse", "Namespace"), ("omegaconf.dictconfig", "DictConfig")),
-        *(("numpy.core.multiarray", "scalar"), ("numpy", "dtype"), ("typing", "Any"), ("collections", "defaultdict")),
+        *(
+            ("numpy.core.multiarray", "scalar"),
+            ("numpy", "dtype"),
+            ("typing", "Any"),
+            ("collections", "defaultdict"),
+        ),
         ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
     ]
 ).map(lambda pair: imported(*pair))
@@ -148,9 +161,9 @@ _HARMLESS = st.recursive(
         st.lists(st.tuples(_TEXTS, inner), max_size=3).map(
             lambda items: b"}(" + b"".join(key + value for key, value in items) + b"u"
         ),
-        st.tuples(_INERT, st.lists(inner, max_size=3), st.sampled_from([b"R", b"\x81", b"R}b", b"\x81Nb"])).map(
-            lambda call: call[0] + b"(" + b"".join(call[1]) + b"t" + call[2]
-        ),
+        st.tuples(
+            _INERT, st.lists(inner, max_size=3), st.sampled_from([b"R", b"\x81", b"R}b", b"\x81Nb"])
+        ).map(lambda call: call[0] + b"(" + b"".join(call[1]) + b"t" + call[2]),
     ),
     max_leaves=8,
 )
@@ -168,23 +181,22 @@ def _attacks(draw: st.DrawFn, canary: Path) -> bytes:
         "new with names": imported(module, name) + b"(" + command + b"t}\x92",
         "inst": b"(" + command + more + b"i" + module.encode() + b"\n" + name.encode() + b"\n",
         "obj": b"(" + imported(module, name) + command + more + b"o",
-        "by stack": b"\x8c" + bytes([len(module)]) + module.encode() + b"\x8c" + bytes([len(name)]) + name.encode()
-        + b"\x93(" + command + more + b"tR",
+        "by stack": text(module) + text(name) + b"\x93(" + command + more + b"tR",
         "as a tensor": imported("torch._tensor", "_rebuild_from_type_v2") + b"(" + imported(module, name)
         + imported("torch", "Tensor") + command + b"\x85}tR",
-        "as a hook": imported("torch._utils", "_rebuild_parameter_with_state") + b"(" + _VALUE_OF_A_TENSOR + b"\x89}"
-        + b"}" + text("__setstate__") + imported(module, name) + b"stR" + command + b"b",
-        "as a class": imported("collections", "OrderedDict") + b")R}" + text("__class__") + imported(module, name)
-        + b"sb",
+        "as a hook": imported("torch._utils", "_rebuild_parameter_with_state") + b"(" + _TENSOR + b"\x89}}"
+        + text("__setstate__") + imported(module, name) + b"stR" + command + b"b",
+        "as a class": imported("collections", "OrderedDict") + b")R}" + text("__class__")
+        + imported(module, name) + b"sb",
         "as a storage": b"(" + imported(module, name) + command + b"tQ",
         "as an extension": b"\x82\1" + command + b"\x85R",
-        "stand-in": imported("argparse", "Namespace") + b")\x81}" + text("__setstate__") + imported(module, name)
-        + b"sb" + command + b"b",
+        "stand-in": imported("argparse", "Namespace") + b")\x81}" + text("__setstate__")
+        + imported(module, name) + b"sb" + command + b"b",
     }  # fmt: skip
     return call[draw(st.sampled_from(sorted(call)))]
 
 
-_VALUE_OF_A_TENSOR = (
+_TENSOR = (
     imported("torch._utils", "_rebuild_tensor_v2")
     + b"((" + text("storage") + imported("torch", "FloatStorage") + text("0") + text("cpu") + b"K\6tQ"
     + b"K\0K\2K\3\x86K\3K\1\x86\x89" + imported("collections", "OrderedDict") + b")RtR"
@@ -195,15 +207,51 @@ _VALUE_OF_A_TENSOR = (
 def _programs(draw: st.DrawFn) -> bytes:
     """Few opcodes, repeated: what makes large things of small files."""
     step = draw(st.lists(st.sampled_from(_OPCODES), min_size=1, max_size=6))
-    start = draw(st.sampled_from([b"", b"}", b"})q\0", b"]q\0", imported("torch", "Size"), imported("collections", "Counter")]))
+    start = draw(
+        st.sampled_from(
+            [b"", b"}", b"})q\0", b"]q\0", imported("torch", "Size"), imported("collections", "Counter")]
+        )
+    )
     end = draw(st.sampled_from([b".", b"Ns.", b"R.", b"\x85R.", b"t.", b"a.", b"\x81}b.", b""]))
     return b"\x80\2" + start + b"".join(step) * draw(st.sampled_from([1, 5, 40, 2000, 10_000])) + end
 
 
 _OPCODES = (
-    *(b")", b"}", b"]", b"\x8f", b"(", b"N", b"\x85", b"\x86", b"\x87", b"t", b"e", b"u", b"a", b"s", b"R", b"b"),
-    *(b"q\0", b"h\0", b"q\1", b"h\1", b"\x81", b"Q", b"K\0", b"J\xff\xff\xff\x7f", b"U\4abcd", text("ab" * 20)),
-    *(imported("__builtin__", "bytearray"), imported("__builtin__", "set"), imported("collections", "OrderedDict")),
+    *(
+        b")",
+        b"}",
+        b"]",
+        b"\x8f",
+        b"(",
+        b"N",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"t",
+        b"e",
+        b"u",
+        b"a",
+        b"s",
+        b"R",
+        b"b",
+    ),
+    *(
+        b"q\0",
+        b"h\0",
+        b"q\1",
+        b"h\1",
+        b"\x81",
+        b"Q",
+        b"K\0",
+        b"J\xff\xff\xff\x7f",
+        b"U\4abcd",
+        text("ab" * 20),
+    ),
+    *(
+        imported("__builtin__", "bytearray"),
+        imported("__builtin__", "set"),
+        imported("collections", "OrderedDict"),
+    ),
     *(imported("torch", "FloatTensor"), imported("_codecs", "encode"), imported("torch", "FloatStorage")),
 )
 
@@ -211,7 +259,11 @@ _OPCODES = (
 @st.composite
 def pickles(draw: st.DrawFn, canary: Path) -> bytes:
     """The bytes of a .ckpt file."""
-    kind = draw(st.sampled_from(["damaged", "attack", "attack", "value", "program", "archive", "old"]))
+    kinds = ["damaged", "attack", "attack", "value", "program", "archive", "old", "leftovers", "leftovers"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "leftovers":
+        body = SOUND_PICKLE[:-1] + draw(_TEXTS) + draw(_HARMLESS) + b"s."
+        return archive(body, method=draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])))
     if kind == "archive":
         return edited(draw, SOUND)
     if kind == "old":

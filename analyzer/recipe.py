@@ -116,7 +116,7 @@ def resolve(
             actions.append(_touched(info, recipe, alpha, reason))
     added: dict[str, Action] = {}
     if recipe.only_in_b == "add":
-        _check_addable(pairing)
+        _check_addable(pairing, a)
         encoded = any(info.encoded for info in b.values())
         rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b if not (encoded and is_scale(key)))
         added = {row.key: _added(b[row.key], recipe) for row in rows if alphas.lets_in(row)}
@@ -293,9 +293,12 @@ def _untouched(info: TensorInfo, recipe: Recipe, alpha: float | None, reason: st
     return Action(info.key, verb, alpha, reason, dtype, info.shape)
 
 
-def _check_addable(pairing: Pairing) -> None:
-    """Keys of B can stand beside A's only where both models write their names in the same way."""
-    if renamed := next((p for p in pairing.pairs if p.a.key != p.key_b), None):
+def _check_addable(pairing: Pairing, a: Mapping[str, TensorInfo]) -> None:
+    """Keys of B can stand beside A's only where both models write their names in the same way.
+
+    A tied head has its embedding's name in B, which says nothing of the others.
+    """
+    if renamed := next((p for p in pairing.pairs if p.a.key != p.key_b and p.key_b not in a), None):
         raise RecipeError(
             f"--only-in-b add: B has other names than A ({renamed.key_b!r} for {renamed.a.key!r}), and its "
             "keys would stand under names that nobody looks for; leave it out"

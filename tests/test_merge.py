@@ -15,6 +15,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
 from analyzer.checkpoints import open_checkpoint
+from analyzer.errors import RecipeError
 from analyzer.merge import MergeResult, merge, plan_merge
 from analyzer.recipe import Recipe
 
@@ -197,6 +198,33 @@ def test_keys_only_in_b_are_dropped_or_added(tmp_path: Path, write: Write) -> No
     run_merge(a, b, out, Recipe(alpha=0.5, only_in_b="add"), force=True)
     assert ["x.weight", "y.weight"] == list(raw_tensors(out))
     np.testing.assert_array_equal(np.arange(3.0), load_file(out)["y.weight"])
+
+
+def test_keys_of_b_are_added_beside_a_tied_head(tmp_path: Path, write: Write) -> None:
+    """That B has its head in the embedding does not mean that its other names differ from A's."""
+    rng = np.random.default_rng(5)
+    layers = [f"model.layers.0.{name}" for name in ("self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj")]
+    shared = {f"{name}.weight": rng.standard_normal((4, 4)).astype(np.float32) for name in layers}
+    shared["model.embed_tokens.weight"] = rng.standard_normal((9, 4)).astype(np.float32)
+    a = write("a.safetensors", shared | {"lm_head.weight": np.zeros((9, 4), np.float32)})
+    b = write("b.safetensors", shared | {"model.extra.weight": np.ones(3, np.float32)})
+    run_merge(a, b, tmp_path / "o.safetensors", Recipe(alpha=1.0, only_in_b="add"))
+    got = load_file(tmp_path / "o.safetensors")
+    np.testing.assert_array_equal(shared["model.embed_tokens.weight"], got["lm_head.weight"])
+    np.testing.assert_array_equal(np.ones(3, np.float32), got["model.extra.weight"])
+
+
+def test_keys_of_b_under_other_names_are_not_added(tmp_path: Path, write: Write) -> None:
+    """They would stand in A's file under names that nobody looks for."""
+    keys = [f"layers.{n}.self_attn.q_proj.weight" for n in range(3)]
+    one = {key: np.ones((2, 2), np.float32) for key in keys}
+    a = write("a.safetensors", one)
+    b = write(
+        "b.safetensors",
+        {f"model.{key}": value for key, value in one.items()} | {"model.x.weight": one[keys[0]]},
+    )
+    with pytest.raises(RecipeError, match="--only-in-b add: B has other names than A"):
+        run_merge(a, b, tmp_path / "o.safetensors", Recipe(alpha=1.0, only_in_b="add"))
 
 
 def test_empty_and_scalar_tensors_survive(tmp_path: Path, write: Write) -> None:

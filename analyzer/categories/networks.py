@@ -55,6 +55,8 @@ def unwrap(keys: Iterable[str]) -> dict[str, str]:
         for key, name in bare.items():
             owners.setdefault(name, []).append(key)
         bare = {key: name if owners[name] == [key] else key for key, name in bare.items()}
+        if len(set(bare.values())) < len(bare):  # a bare name is that which another key keeps
+            return {key: key for key in keys}
     return bare
 
 

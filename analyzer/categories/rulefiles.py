@@ -40,8 +40,9 @@ away by `analyzer/categories/networks.py`. It holds, with key templates as
     group = "transformer/attn2"
 
 `extends = ["llama"]` beside `name` takes over the places and rules of other files that ship with the
-package, behind the file's own; a place of the same name is the file's own. Name, title, part, blocks
-and the `require` and `refuse` rows stand before everything else, since of most files no more is read.
+package, and of those that they extend, behind the file's own; a place of the same name is the file's
+own. Name, title, part, blocks and the `require` and `refuse` rows stand before everything else, since of
+most files no more is read.
 
 Kinds, tables and markers are the same everywhere (`analyzer/categories/names.py`). What `{rest:**}` captures
 loses its numbers and its `weight` or `bias` when a component names it. Refused, all problems of a
@@ -57,9 +58,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from analyzer.categories import templates
+from analyzer.categories.fields import Table, brief, collect, listed
 from analyzer.categories.names import BASE, VAE, Position, clean
 from analyzer.categories.rules import (
     Evidence,
@@ -75,9 +76,6 @@ from analyzer.categories.rules import (
 from analyzer.categories.templates import Segment, TemplateError
 from analyzer.errors import AnalyzerError
 
-T = TypeVar("T")
-
-
 Library = Callable[[str], str]  # the text of a file that ships with the package, by its name
 
 
@@ -89,7 +87,9 @@ def no_library(name: str) -> str:
 def read(file: Path | Traversable) -> str:
     """The text of a rule file."""
     try:
-        if isinstance(file, Path) and file.is_file() and file.stat().st_size > MAX_BYTES:
+        if isinstance(file, Path) and file.exists() and not file.is_file():  # a pipe would be waited for
+            raise AnalyzerError(f"{file}: is no regular file; give a TOML file")
+        if isinstance(file, Path) and file.exists() and file.stat().st_size > MAX_BYTES:
             raise AnalyzerError(f"{file}: has more than {MAX_BYTES} bytes, so it is no file of rules")
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null byte in the name
@@ -105,13 +105,13 @@ def parse(text: str, *, source: str, library: Library = no_library) -> Rules:
     """The rules of a TOML text; `source` names it in messages."""
     document = _document(text, source)
     problems: list[str] = []
-    heads = _collect([document], _head, problems)
+    heads = collect([document], _head, problems)
     required, refused = _conditions(document, problems)
-    examples = _collect(document.rows("example"), _example, problems)
+    examples = collect(document.rows("example"), _example, problems)
     # Without a head every rule would seem to give wrong blocks.
     patterns = _all_patterns(document, heads[0], library, problems) if heads else ()
     if problems:
-        raise AnalyzerError(f"{source}: {_listed(problems)}")
+        raise AnalyzerError(f"{source}: {listed(problems)}")
     heading = _heading(heads[0], required, refused)
     return Rules(heading, patterns, build_index(patterns), tuple(examples))
 
@@ -120,98 +120,72 @@ def parse_heading(text: str, *, source: str) -> Heading:
     """What the first lines of a rule file say of it; the rest is not even looked at."""
     document = _document(_REST.split(text, maxsplit=1)[0], source)
     problems: list[str] = []
-    heads = _collect([document], lambda table: _head(table, partial=True), problems)
+    heads = collect([document], lambda table: _head(table, partial=True), problems)
     required, refused = _conditions(document, problems)
     if problems:
-        raise AnalyzerError(f"{source}: {_listed(problems)}")
+        raise AnalyzerError(f"{source}: {listed(problems)}")
     return _heading(heads[0], required, refused)
 
 
-def _document(text: str, source: str) -> _Table:
+def _document(text: str, source: str) -> Table:
     try:
-        return _Table("the file", "", tomllib.loads(text))
+        return Table("the file", "", tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise AnalyzerError(f"{source}: the rules are not valid TOML: {_brief(str(error))}") from error
+        raise AnalyzerError(f"{source}: the rules are not valid TOML: {brief(str(error))}") from error
 
 
-def _conditions(document: _Table, problems: list[str]) -> tuple[list[Evidence], list[Evidence]]:
-    required = _collect(document.rows("require"), _evidence, problems)
-    return required, _collect(document.rows("refuse"), _evidence, problems)
+def _conditions(document: Table, problems: list[str]) -> tuple[list[Evidence], list[Evidence]]:
+    required = collect(document.rows("require"), _evidence, problems)
+    return required, collect(document.rows("refuse"), _evidence, problems)
 
 
 def _heading(head: _Head, required: Iterable[Evidence], refused: Iterable[Evidence]) -> Heading:
     return Heading(head.name, head.title, head.part, head.blocks, tuple(required), tuple(refused))
 
 
-def _all_patterns(
-    document: _Table, head: _Head, library: Library, problems: list[str]
-) -> tuple[Pattern, ...]:
-    """The patterns of a file, and behind them those of the files that it extends."""
-    chain = [(document, "")]
-    for name in head.extends:
-        try:
-            chain.append((_document(library(name), name), name))
-        except TemplateError as error:
-            problems.append(f"the file: {_brief(str(error))}")
-    named = [_collect(table.tables("places"), lambda t: _place(t, head.part), problems) for table, _ in chain]
-    own, *inherited = map(dict, named)
+def _all_patterns(document: Table, head: _Head, library: Library, problems: list[str]) -> tuple[Pattern, ...]:
+    """The patterns of a file, and behind them those of the files that it extends, and that these extend."""
+    chain = _chain(document, head, library, problems)
+    named = [
+        dict(collect(link.table.tables("places"), lambda t: _place(t, head.part), problems)) for link in chain
+    ]
+    own, *inherited = named
     known = {name: place for places in reversed(inherited) for name, place in places.items()} | own
     blocks = frozenset({*head.blocks, BASE, VAE})
     patterns = _rules(document, known, blocks, problems)
-    for (table, name), places in zip(chain[1:], inherited, strict=True):
-        patterns += _rules(table, places | own, blocks, problems, owner=name)
+    for link, places in zip(chain[1:], inherited, strict=True):
+        for above in link.above:  # the file that is read comes last, and so has its way
+            places = places | named[above]
+        patterns += _rules(link.table, places, blocks, problems, owner=link.owner)
     if index_size(patterns) > MAX_INDEX:
         problems.append("the file: has too many places, and rules that begin with any word")
     return patterns
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the file, for reading it field by field; every complaint is a TemplateError."""
+class _Link:
+    """A file in the chain of those that extend each other."""
 
-    where: str  # for messages: "rule 3", "place input"
-    name: str  # its number or name alone
-    fields: Any  # what stands there; `only` makes sure that it is a table
+    table: Table
+    owner: str  # its name; "" of the file that is read
+    above: tuple[int, ...]  # where in the chain those stand that led to it, the nearest first
 
-    def only(self, *allowed: str) -> None:
-        """Refuse what is no table, and every field that is not one of these."""
-        if not isinstance(self.fields, dict):
-            raise TemplateError(f"must be a table, it is {self.fields!r}")
-        if unknown := sorted(set(self.fields) - set(allowed)):
-            raise TemplateError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
 
-    def text(self, field: str, default: str | None = None) -> str:
-        """A text that is not empty."""
-        value = self.fields.get(field, default)
-        if not isinstance(value, str) or not value:
-            raise TemplateError(f"{field} must be a text that is not empty, it is {value!r}")
-        return value
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts that is not empty; the texts may be."""
-        value = self.fields.get(field)
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise TemplateError(f"{field} must be a list of texts that is not empty, it is {value!r}")
-        return tuple(value)
-
-    def number(self, field: str) -> int | None:
-        """An integer from 0 on, None if the field is missing."""
-        value = self.fields.get(field)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise TemplateError(f"{field} must be an integer from 0 on, it is {value!r}")
-        return value
-
-    def rows(self, field: str) -> list[_Table]:
-        """The tables of an array of tables, `[[field]]`, numbered from 1."""
-        value = self.fields.get(field, [])
-        rows = value if isinstance(value, list) else [value]
-        return [_Table(f"{field} {number}", str(number), row) for number, row in enumerate(rows, 1)]
-
-    def tables(self, field: str) -> list[_Table]:
-        """The named tables below a field, `[field.name]`."""
-        value = self.fields.get(field, {})
-        items = value.items() if isinstance(value, dict) else [("", value)]
-        return [_Table(f"{field}.{name}", name, table) for name, table in items]
+def _chain(document: Table, head: _Head, library: Library, problems: list[str]) -> list[_Link]:
+    """The file and all that it extends, each once; those that it names itself come before theirs."""
+    chain = [_Link(document, "", ())]
+    seen: set[str] = set()
+    for place, link in enumerate(chain):  # which grows
+        more = head.extends if not place else tuple(link.table.fields.get("extends", ()))
+        for name in more:
+            if name in seen:
+                continue
+            seen.add(name)
+            try:
+                chain.append(_Link(_document(library(name), name), name, (place, *link.above)))
+            except TemplateError as error:
+                problems.append(f"the file: {brief(str(error))}")
+    return chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,29 +204,7 @@ class _Place:
     block: str  # a template
 
 
-def _collect(tables: Iterable[_Table], read: Callable[[_Table], T], problems: list[str]) -> list[T]:
-    """What `read` makes of each table; what it complains about is added to `problems`."""
-    results: list[T] = []
-    for table in tables:
-        try:
-            results.append(read(table))
-        except TemplateError as error:
-            problems.append(f"{_brief(table.where)}: {_brief(str(error))}")
-    return results
-
-
-def _brief(text: str) -> str:
-    """A piece of a message: what the file holds stands in it, and may be of any length and on many lines."""
-    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:_MAX_REASON])
-    return plain if len(text) <= _MAX_REASON else f"{plain}…"
-
-
-def _listed(problems: Sequence[str]) -> str:
-    more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-    return "; ".join(problems[:_MAX_PROBLEMS]) + more
-
-
-def _head(table: _Table, *, partial: bool = False) -> _Head:
+def _head(table: Table, *, partial: bool = False) -> _Head:
     table.only(
         *("name", "title", "part", "blocks", "extends", "require", "refuse", "places", "rule", "example")
     )
@@ -266,7 +218,7 @@ def _head(table: _Table, *, partial: bool = False) -> _Head:
     return _Head(table.text("name"), table.text("title"), part, blocks, extends)
 
 
-def _part(table: _Table, default: str) -> str:
+def _part(table: Table, default: str) -> str:
     if not _PART.fullmatch(part := table.text("part", default)):
         raise TemplateError(f"part {part!r} must be a word of small letters such as unet")
     return part
@@ -294,7 +246,7 @@ def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _place(table: _Table, part: str) -> tuple[str, _Place]:
+def _place(table: Table, part: str) -> tuple[str, _Place]:
     table.only("at", "part", "block")
     for at in table.texts("at"):
         templates.parse(at)
@@ -302,7 +254,7 @@ def _place(table: _Table, part: str) -> tuple[str, _Place]:
 
 
 def _rules(
-    document: _Table,
+    document: Table,
     places: Mapping[str, _Place],
     blocks: Collection[str],
     problems: list[str],
@@ -312,7 +264,7 @@ def _rules(
     """The patterns of all rules; `owner` is the file's name where another one extends it."""
     left = MAX_PATTERNS
 
-    def read(row: _Table) -> list[Pattern]:
+    def read(row: Table) -> list[Pattern]:
         nonlocal left
         if left < 0:
             raise TemplateError(f"its places and those of the rules before are more than {MAX_PATTERNS}")
@@ -320,13 +272,11 @@ def _rules(
         left -= sum(len(pattern.first or ("",)) for pattern in found)
         return found
 
-    groups = _collect(document.rows("rule"), read, problems)
+    groups = collect(document.rows("rule"), read, problems)
     return tuple(pattern for group in groups for pattern in group)
 
 
-def _patterns(
-    row: _Table, places: Mapping[str, _Place], blocks: Collection[str], owner: str
-) -> list[Pattern]:
+def _patterns(row: Table, places: Mapping[str, _Place], blocks: Collection[str], owner: str) -> list[Pattern]:
     """One rule at all its places."""
     row.only("places", "key", "component", "group", "block")
     component, group = row.text("component"), row.number("group")
@@ -367,13 +317,13 @@ def _check_captures(rule: Rule, segments: Iterable[Segment], blocks: Collection[
         raise TemplateError(f"{rule.block!r} can give {min(stray)}, which `blocks` does not list")
 
 
-def _evidence(row: _Table) -> Evidence:
+def _evidence(row: Table) -> Evidence:
     row.only("keys", "axes")
     keys = [templates.parse(key) for key in row.texts("keys")]
     return Evidence(templates.any_matcher(keys), row.number("axes"))
 
 
-def _example(row: _Table) -> Example:
+def _example(row: Table) -> Example:
     axes = ("part", "block", "component", "group")
     row.only("key", *axes)
     return Example(row.text("key"), Position(*(row.text(axis) for axis in axes)))
@@ -383,8 +333,6 @@ _PART = re.compile(r"[a-z][a-z0-9_]*")
 _BLOCKS = re.compile(r"(?P<stem>[A-Z]+)(?:\.\.|(?P<first>[0-9]{1,4})(?:\.\.(?P=stem)(?P<last>[0-9]{1,4}))?)")
 _OPEN_BLOCK = re.compile(r"([A-Z]+)\{([a-z][a-z_]*)(?::0[1-9])?\}")
 _REST = re.compile(r"^\[(?:places|\[(?:rule|example))", re.MULTILINE)
-_MAX_REASON = 300  # characters
-_MAX_PROBLEMS = 5  # named at once: who has more of them has one and the same many times
 MAX_BYTES = 1 << 18  # the largest file that ships has a thirtieth of it
 MAX_BLOCKS = 10_000
 MAX_PATTERNS = 50_000  # rules at places, and each once for every word that it can begin with

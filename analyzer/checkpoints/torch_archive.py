@@ -27,6 +27,7 @@ MAX_EXPANSION = 16  # how many times its file's size a compressed archive may un
 # are the lengths of the name and the extra field that follow; then come the data.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
+_MAX_REASON = 100  # characters
 # What `zipfile` raises on damaged input, apart from its own error.
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -66,8 +67,9 @@ def read_archive(source: FileSource) -> Archive:
         with source.stream() as stream, zipfile.ZipFile(stream) as archive:
             return _read(source, archive)
     except _DAMAGED as error:
+        reason = str(error)[:_MAX_REASON]  # may repeat a name of the file's
         raise CheckpointError(
-            f"{source.path}: truncated or damaged zip archive ({error}); download it again"
+            f"{source.path}: truncated or damaged zip archive ({reason}); download it again"
         ) from error
 
 

@@ -133,7 +133,9 @@ def test_a_second_tower_has_no_blocks() -> None:
     found = label(*numbered(text, 3), *numbered(vision, 2), "vision_model.embeddings.class_embedding")
     assert ("L00", "L01", "L02") == found.blocks
     assert Labels("transformer", "L00", "mlp/fc1", "weight", "mlp") == found.labels[text.replace("#", "0")]
-    assert Labels("image_encoder", "BASE", "mlp/fc1", "weight", "mlp") == found.labels[vision.replace("#", "0")]
+    assert (
+        Labels("image_encoder", "BASE", "mlp/fc1", "weight", "mlp") == found.labels[vision.replace("#", "0")]
+    )
     assert "embeddings/class_embedding" == found.labels["vision_model.embeddings.class_embedding"].component
 
 

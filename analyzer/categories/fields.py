@@ -1,0 +1,89 @@
+"""Read a TOML table field by field, and collect what is wrong with it. Knows no rules.
+
+What stands in the file is repeated in messages, so that they can be understood, and cut, so that they can
+be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from analyzer.categories.templates import TemplateError
+
+T = TypeVar("T")
+
+_MAX_REASON = 300  # characters
+_MAX_PROBLEMS = 5  # named at once: who has more of them has one and the same many times
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the file, for reading it field by field; every complaint is a TemplateError."""
+
+    where: str  # for messages: "rule 3", "place input"
+    name: str  # its number or name alone
+    fields: Any  # what stands there; `only` makes sure that it is a table
+
+    def only(self, *allowed: str) -> None:
+        """Refuse what is no table, and every field that is not one of these."""
+        if not isinstance(self.fields, dict):
+            raise TemplateError(f"must be a table, it is {self.fields!r}")
+        if unknown := sorted(set(self.fields) - set(allowed)):
+            raise TemplateError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
+
+    def text(self, field: str, default: str | None = None) -> str:
+        """A text that is not empty."""
+        value = self.fields.get(field, default)
+        if not isinstance(value, str) or not value:
+            raise TemplateError(f"{field} must be a text that is not empty, it is {value!r}")
+        return value
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of texts that is not empty; the texts may be."""
+        value = self.fields.get(field)
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            raise TemplateError(f"{field} must be a list of texts that is not empty, it is {value!r}")
+        return tuple(value)
+
+    def number(self, field: str) -> int | None:
+        """An integer from 0 on, None if the field is missing."""
+        value = self.fields.get(field)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise TemplateError(f"{field} must be an integer from 0 on, it is {value!r}")
+        return value
+
+    def rows(self, field: str) -> list[Table]:
+        """The tables of an array of tables, `[[field]]`, numbered from 1."""
+        value = self.fields.get(field, [])
+        rows = value if isinstance(value, list) else [value]
+        return [Table(f"{field} {number}", str(number), row) for number, row in enumerate(rows, 1)]
+
+    def tables(self, field: str) -> list[Table]:
+        """The named tables below a field, `[field.name]`."""
+        value = self.fields.get(field, {})
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        return [Table(f"{field}.{name}", name, table) for name, table in items]
+
+
+def collect(tables: Iterable[Table], read: Callable[[Table], T], problems: list[str]) -> list[T]:
+    """What `read` makes of each table; what it complains about is added to `problems`."""
+    results: list[T] = []
+    for table in tables:
+        try:
+            results.append(read(table))
+        except TemplateError as error:
+            problems.append(f"{brief(table.where)}: {brief(str(error))}")
+    return results
+
+
+def brief(text: str) -> str:
+    """A piece of a message: what the file holds stands in it, and may be of any length and on many lines."""
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:_MAX_REASON])
+    return plain if len(text) <= _MAX_REASON else f"{plain}…"
+
+
+def listed(problems: Sequence[str]) -> str:
+    more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+    return "; ".join(problems[:_MAX_PROBLEMS]) + more

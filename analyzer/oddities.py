@@ -108,17 +108,20 @@ def _kind_of_model(checkpoint: Checkpoint, found: Categorized) -> Iterator[str]:
                 yield f"takes {channels} input channels, as {_INPUTS[channels]} models do"
     scaled = [i for i in checkpoint.infos.values() if i.encoded and i.storage.startswith("F8")]
     if scaled:
-        yield f"{_keys(len(scaled))} {_are(scaled)} scaled fp8, compared as what it stands for: code × scale"
-    if found.architecture != "generic" and _lacks_head(found):
-        yield "has no lm_head: it is tied to the token embedding"
+        yield f"{_keys(len(scaled))} {_are(scaled)} scaled fp8, compared as the values of code × scale"
+    if found.architecture != "generic" and _is_tied(found):
+        yield "stores no output head: it is tied to the token embedding"
 
 
-def _lacks_head(found: Categorized) -> bool:
-    main = found.networks[0] if found.networks else None
-    names = list(main.names.values()) if main else []
-    # An encoder on its own, such as T5's, has no head and misses none.
-    embeds = any(n.endswith("embed_tokens.weight") and not n.startswith("encoder.") for n in names)
-    return embeds and not any(n.endswith("lm_head.weight") for n in names)
+def _is_tied(found: Categorized) -> bool:
+    """Whether a language model has an embedding and no head of any kind, as tied ones are saved.
+
+    A base model has none either, but has no word before its names; a classifier has another head.
+    """
+    names = list(found.networks[0].names.values()) if found.networks else []
+    embedding = any(name.endswith((".embed_tokens.weight", ".wte.weight")) for name in names)
+    head = any(not name.startswith(("model.", "transformer.")) for name in names)
+    return embedding and not head
 
 
 def unknown_keys(network: Network, found: Categorized) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -14,7 +14,7 @@ from analyzer import __version__
 from analyzer.categories import RuleBook, categorize, require_used, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.kernels.formats import FLOATS
-from analyzer.pairing import Side, pair
+from analyzer.pairing import Side, pair, repeated
 from analyzer.records import Categorized, KeyScan, ModelId, Pair, Run, Scan, Sums, TensorInfo, add_sums
 from analyzer.selectors import select
 from analyzer.streaming import Progress, in_batches, run_batches
@@ -35,12 +35,12 @@ def scan(
 ) -> Scan:
     """Measure every key that A and B share, or those that the selector `only` hits.
 
-    Reads each byte of the paired tensors once. Memory is bounded by two chunk buffers a thread and
-    a few hundred bytes a key, whatever the size of the tensors. `book` are the architectures (default:
-    those that ship). `device` is "cpu" or a torch device with fp64; `threads` defaults to one for each
-    processor, and to two for a GPU. Raises PairingError if no key is shared, SelectorError if `only`
-    is wrong or hits nothing, CheckpointError if a file cannot be read to its end, DeviceError if the
-    device fails.
+    Reads each byte of the paired tensors once, but for the few that are stored transposed. Memory is
+    bounded by two chunk buffers a thread and some kilobytes a key, whatever the size of the tensors.
+    `book` are the architectures (default: those that ship). `device` is "cpu" or a torch device with
+    fp64; `threads` defaults to one for each processor, and to two for a GPU. Raises PairingError if no
+    key is shared, SelectorError if `only` is wrong or hits nothing, CheckpointError if a file cannot be
+    read to its end, DeviceError if the device fails.
     """
     categorized, labels_b = categorize_both(a, b, book=book or shipped())
     pairing = pair(side_of(a, categorized), side_of(b, labels_b))
@@ -58,7 +58,7 @@ def scan(
     for (i, _), each in zip(runs, measured, strict=True):
         sums.setdefault(i, []).append(each)
     keys = [replace(rows[i], sums=add_sums(sums[i])) for i in chosen]
-    keys, tied = count_tied_once(keys)
+    keys, tied = count_tied_once(keys, repeated(categorized.networks))
     return Scan(
         tool=f"mergescope {__version__}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -99,17 +99,18 @@ def side_of(checkpoint: Checkpoint, categorized: Categorized) -> Side:
     return Side(checkpoint.infos, str(checkpoint.path), categorized.networks)
 
 
-def count_tied_once(rows: Sequence[KeyScan]) -> tuple[list[KeyScan], list[str]]:
-    """Output heads that hold the token embedding once more, in both models, count in no total.
+def count_tied_once(rows: Sequence[KeyScan], repeated: Mapping[str, str]) -> tuple[list[KeyScan], list[str]]:
+    """Tensors that hold another one once more, in both models, count in no total.
 
-    That they do is told by their sums: two tensors of one shape with equal sums down to the last bit.
+    `repeated` are the keys of which that may be so, and what they may repeat. Whether it is so is told
+    by the sums: two tensors of one shape with equal sums down to the last bit.
     """
-    embeddings = {(r.shape, r.sums): r.key for r in rows if r.labels.group.endswith(_EMBEDDINGS)}
+    by_key = {row.key: row for row in rows}
     counted, notes = [], []
     for row in rows:
-        twin = embeddings.get((row.shape, row.sums))
-        if twin is not None and twin != row.key and row.labels.group.endswith(_HEADS) and row.sums.n:
-            notes.append(f"{row.key} is tied to {twin} in both models, so it counts in no total")
+        first = by_key.get(repeated.get(row.key, ""))
+        if first is not None and row.sums.n and (first.shape, first.sums) == (row.shape, row.sums):
+            notes.append(f"{row.key} is tied to {first.key} in both models, so it counts in no total")
             row = replace(row, labels=replace(row.labels, counted=False))
         counted.append(row)
     return counted, notes
@@ -240,8 +241,3 @@ def _virtual_row(row: KeyScan, run: Run, sums: Sums) -> KeyScan:
         sums=sums,
         rows=(first, first + run.a.shape[0]),
     )
-
-
-# The last words of the groups of output heads, and of what they may be tied to.
-_HEADS = ("lm_head", "embed_out", "output")
-_EMBEDDINGS = ("embed_tokens", "wte", "shared", "word_embeddings", "embed_in", "token_embd")

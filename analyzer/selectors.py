@@ -15,7 +15,9 @@ exclusions alone starts from everything. `CLIP` and `U-Net` are the parts `text_
 `VAE` is the part, not the block; `Other` in this spelling is the part, `other` may be the kind.
 
 What counts in no total is hit only when asked for by name: EMA copies by their part or by key;
-schedules, markers and integers by component, kind or key, or by the part `other` that they are in.
+schedules, markers and integers by kind or key, by the part `other` that they are in, or by their own
+name as a component: `schedule`, `marker`, `position_ids`. The name of a layer does not mean the masks
+and scales that lie in it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class Labeled(Protocol):
 
 _SHOWN = 200  # characters of a selector that a message repeats
 
+_SPECIAL = frozenset({"schedule", "marker"})  # components that are names of their own
+
 Row = TypeVar("Row", bound=Labeled)
 _Test: TypeAlias = Callable[[Labeled], bool]
 
@@ -57,6 +61,7 @@ class Selector:
     # axis -> whether any term of that axis fits the row
     _chosen: Mapping[str, _Test] = field(compare=False, repr=False)  # empty: everything that counts
     _excluded: Mapping[str, _Test] = field(compare=False, repr=False)
+    _components: frozenset[str] = field(compare=False, repr=False)  # runs of segments that are chosen
 
     @property
     def axes(self) -> frozenset[str]:
@@ -67,17 +72,23 @@ class Selector:
         """Whether the row is selected."""
         if not all(fits(row) for fits in self._chosen.values()):
             return False
-        if not row.labels.counted and not self._asks_for_uncounted(row.labels):
+        if not row.labels.counted and not self._asks_for_uncounted(row):
             return False
         return not any(fits(row) for fits in self._excluded.values())
 
-    def _asks_for_uncounted(self, labels: Labels) -> bool:
+    def _asks_for_uncounted(self, row: Labeled) -> bool:
         """Whether an uncounted row that fits on every chosen axis was asked for by name."""
-        if labels.part == "ema":
+        if row.labels.part == "ema":
             return "part" in self._chosen or "key" in self._chosen
-        if labels.part == "other" and "part" in self._chosen:
+        if row.labels.part == "other" and "part" in self._chosen:
             return True
-        return not self._chosen.keys().isdisjoint(("component", "kind", "key"))
+        if not self._chosen.keys().isdisjoint(("kind", "key")):
+            return True
+        path = row.labels.component.casefold()
+        own = row.key.rpartition(".")[2].casefold()
+        if path not in _SPECIAL and path.rpartition("/")[2] != own:
+            return False  # a mask or a scale: its component is the layer's, not its own
+        return any(f"/{path}".endswith(f"/{run}") for run in self._components)
 
 
 def compile_selector(text: str, *, rows: Sequence[Labeled], blocks: Sequence[str]) -> Selector:
@@ -100,6 +111,9 @@ def compile_selector(text: str, *, rows: Sequence[Labeled], blocks: Sequence[str
         text=",".join(term.text for term in terms),
         _chosen=_tests(term for term in terms if not term.excludes),
         _excluded=_tests(term for term in terms if term.excludes),
+        _components=frozenset(
+            run for term in terms if term.axis == "component" and not term.excludes for run in term.values
+        ),
     )
 
 

@@ -117,7 +117,9 @@ def test_a_key_that_cannot_be_compared_is_not_the_same() -> None:
         replace(result, only_in_b=("lora",)),
         replace(result, shape_mismatch=(ShapeMismatch("conv", (4, 9), (4, 4)),)),
     ):
-        assert "identical: the two models hold the same values" not in [finding.text for finding in findings(other)]
+        assert "identical: the two models hold the same values" not in [
+            finding.text for finding in findings(other)
+        ]
 
 
 def test_identical_keys_do_not_vote() -> None:

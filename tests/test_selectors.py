@@ -447,3 +447,44 @@ def test_a_hundred_thousand_rows_take_a_moment() -> None:
     elapsed = process_time() - start
     assert sum(i % 512 == 7 for i in range(100_000)) == len(found)
     assert elapsed < 5  # about 0.5 s on one slow core
+
+
+@pytest.mark.parametrize("form", ["{}", "!{}", "part:{}", "key:{}", "OUT00..{}", "attn2/{}"])
+def test_messages_stay_short(form: str) -> None:
+    """A term longer than any key is refused by its length; shorter ones are repeated as they are."""
+    assert message(form.format("a" * 5000)).endswith("characters; 400 are the limit")
+    assert "a" * 380 in message(form.format("a" * 380))
+    for length in (380, 5000):
+        assert len(message(form.format("a" * length))) < 2000
+    assert len(message(",".join(["VAE", *(f"OUT0{n % 3}" for n in range(3)), "attn2", "!bias"] * 200))) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "hits"),
+    [
+        ("attn", {"h.0.attn.c_attn.weight"}),
+        ("qkv", {"blocks.0.attn.qkv.weight"}),
+        ("kind:other,attn", {"h.0.attn.bias", "blocks.0.attn.qkv.scale_weight"}),
+        ("key:*.bias", {"h.0.attn.bias"}),
+        ("position_ids", {"embeddings.position_ids"}),
+        ("embeddings", {"embeddings.word.weight"}),
+        ("embeddings/position_ids", {"embeddings.position_ids"}),
+    ],
+)
+def test_a_layers_name_does_not_mean_its_masks_and_scales(text: str, hits: set[str]) -> None:
+    """What counts in no total is named itself: GPT-2's causal mask and fp8's scales only lie in a layer."""
+    rows = [
+        Row("h.0.attn.c_attn.weight", _labels("transformer", "L00", "attn/c_attn", "weight")),
+        Row("h.0.attn.bias", _labels("transformer", "L00", "attn", "other", counted=False)),
+        Row("blocks.0.attn.qkv.weight", _labels("transformer", "L00", "mixer/qkv", "weight")),
+        Row(
+            "blocks.0.attn.qkv.scale_weight",
+            _labels("transformer", "L00", "attn/qkv", "other", counted=False),
+        ),
+        Row("embeddings.word.weight", _labels("transformer", "BASE", "embeddings/word", "weight")),
+        Row(
+            "embeddings.position_ids",
+            _labels("transformer", "BASE", "embeddings/position_ids", "other", counted=False),
+        ),
+    ]
+    assert hits == {row.key for row in select(text, rows=rows, blocks=["L00"])}

@@ -15,7 +15,7 @@ from analyzer.categories.templates import TemplateError
 T = TypeVar("T")
 
 _MAX_REASON = 300  # characters
-_MAX_PROBLEMS = 5  # named at once: who has more of them has one and the same many times
+_MAX_LENGTH = 1000  # characters of all problems: who has more of them has one and the same many times
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +85,10 @@ def brief(text: str) -> str:
 
 
 def listed(problems: Sequence[str]) -> str:
-    more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
-    return "; ".join(problems[:_MAX_PROBLEMS]) + more
+    """All problems, or as many as can be read, and how many more there are."""
+    shown, length = 0, 0
+    while shown < len(problems) and length <= _MAX_LENGTH:
+        length += len(problems[shown])
+        shown += 1
+    more = f"; and {len(problems) - shown} more" if shown < len(problems) else ""
+    return "; ".join(problems[:shown]) + more

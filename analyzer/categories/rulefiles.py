@@ -54,8 +54,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -135,8 +135,9 @@ def _document(text: str, source: str) -> Table:
 
 
 def _conditions(document: Table, problems: list[str]) -> tuple[list[Evidence], list[Evidence]]:
-    required = collect(document.rows("require"), _evidence, problems)
-    return required, collect(document.rows("refuse"), _evidence, problems)
+    budget = _Budget()
+    required = collect(document.rows("require"), lambda row: _evidence(row, budget), problems)
+    return required, collect(document.rows("refuse"), lambda row: _evidence(row, budget), problems)
 
 
 def _heading(head: _Head, required: Iterable[Evidence], refused: Iterable[Evidence]) -> Heading:
@@ -145,9 +146,10 @@ def _heading(head: _Head, required: Iterable[Evidence], refused: Iterable[Eviden
 
 def _all_patterns(document: Table, head: _Head, library: Library, problems: list[str]) -> tuple[Pattern, ...]:
     """The patterns of a file, and behind them those of the files that it extends, and that these extend."""
-    chain = _chain(document, head, library, problems)
+    chain, budget = _chain(document, head, library, problems), _Budget()
     named = [
-        dict(collect(link.table.tables("places"), lambda t: _place(t, head.part), problems)) for link in chain
+        dict(collect(link.table.tables("places"), lambda t: _place(t, head.part, budget), problems))
+        for link in chain
     ]
     own, *inherited = named
     known = {name: place for places in reversed(inherited) for name, place in places.items()} | own
@@ -186,6 +188,19 @@ def _chain(document: Table, head: _Head, library: Library, problems: list[str]) 
             except TemplateError as error:
                 problems.append(f"the file: {brief(str(error))}")
     return chain
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many words and numbers templates may still spell out: so much time and memory they take."""
+
+    left: int = field(default_factory=lambda: MAX_SPELLED)
+
+    def spend(self, segments: Iterable[Segment]) -> None:
+        """Take off what one template has; TemplateError if that was too much."""
+        self.left -= 1 + sum(len(segment.values or ()) for segment in segments)
+        if self.left < 0:
+            raise TemplateError(f"up to here there are more than {MAX_SPELLED} words and numbers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +261,10 @@ def _blocks(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _place(table: Table, part: str) -> tuple[str, _Place]:
+def _place(table: Table, part: str, budget: _Budget) -> tuple[str, _Place]:
     table.only("at", "part", "block")
     for at in table.texts("at"):
-        templates.parse(at)
+        budget.spend(templates.parse(at))
     return table.name, _Place(table.texts("at"), _part(table, part), table.text("block", BASE))
 
 
@@ -262,21 +277,16 @@ def _rules(
     owner: str = "",
 ) -> tuple[Pattern, ...]:
     """The patterns of all rules; `owner` is the file's name where another one extends it."""
-    left = MAX_PATTERNS
-
-    def read(row: Table) -> list[Pattern]:
-        nonlocal left
-        if left < 0:
-            raise TemplateError(f"its places and those of the rules before are more than {MAX_PATTERNS}")
-        found = _patterns(row, places, blocks, owner)
-        left -= sum(len(pattern.first or ("",)) for pattern in found)
-        return found
-
-    groups = collect(document.rows("rule"), read, problems)
+    budget = _Budget()
+    groups = collect(
+        document.rows("rule"), lambda row: _patterns(row, places, blocks, owner, budget), problems
+    )
     return tuple(pattern for group in groups for pattern in group)
 
 
-def _patterns(row: Table, places: Mapping[str, _Place], blocks: Collection[str], owner: str) -> list[Pattern]:
+def _patterns(
+    row: Table, places: Mapping[str, _Place], blocks: Collection[str], owner: str, budget: _Budget
+) -> list[Pattern]:
     """One rule at all its places."""
     row.only("places", "key", "component", "group", "block")
     component, group = row.text("component"), row.number("group")
@@ -291,6 +301,7 @@ def _patterns(row: Table, places: Mapping[str, _Place], blocks: Collection[str],
         rule = Rule(int(row.name), place.part, row.text("block", place.block), component, group, owner)
         for at in place.at:
             segments = templates.parse(f"{at}.{row.text('key')}" if at else row.text("key"))
+            budget.spend(segments)
             _check_captures(rule, segments, blocks)
             patterns.append(pattern_of(rule, segments))
     return patterns
@@ -317,9 +328,11 @@ def _check_captures(rule: Rule, segments: Iterable[Segment], blocks: Collection[
         raise TemplateError(f"{rule.block!r} can give {min(stray)}, which `blocks` does not list")
 
 
-def _evidence(row: Table) -> Evidence:
+def _evidence(row: Table, budget: _Budget) -> Evidence:
     row.only("keys", "axes")
     keys = [templates.parse(key) for key in row.texts("keys")]
+    for key in keys:
+        budget.spend(key)
     return Evidence(templates.any_matcher(keys), row.number("axes"))
 
 
@@ -335,5 +348,5 @@ _OPEN_BLOCK = re.compile(r"([A-Z]+)\{([a-z][a-z_]*)(?::0[1-9])?\}")
 _REST = re.compile(r"^\[(?:places|\[(?:rule|example))", re.MULTILINE)
 MAX_BYTES = 1 << 18  # the largest file that ships has a thirtieth of it
 MAX_BLOCKS = 10_000
-MAX_PATTERNS = 50_000  # rules at places, and each once for every word that it can begin with
+MAX_SPELLED = 50_000  # words and numbers in all places, or all rules at theirs; 500 in what ships
 MAX_INDEX = 5_000_000  # a model's keys are looked up by their length and first word

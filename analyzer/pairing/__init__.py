@@ -6,5 +6,6 @@ they are elsewhere. Tensors of different shape are compared where that makes sen
 """
 
 from analyzer.pairing.pairs import Side, pair
+from analyzer.pairing.ties import repeated
 
-__all__ = ["Side", "pair"]
+__all__ = ["Side", "pair", "repeated"]

@@ -50,7 +50,7 @@ class Meaning:
     @cached_property
     def _bare(self) -> Mapping[str, str]:
         """Canonical names without the word for a base model, which `AutoModel` leaves out; none twice."""
-        bare = {name: _bare_name(name) for key in self.inner for name in self._names(key)}
+        bare = {name: bare_name(name) for key in self.inner for name in self._names(key)}
         counts = Counter(bare.values())
         return {name: short if counts[short] == 1 else name for name, short in bare.items()}
 
@@ -91,7 +91,8 @@ def _wrapped(names: Collection[str]) -> Iterable[int]:
         yield length
 
 
-def _bare_name(name: str) -> str:
+def bare_name(name: str) -> str:
+    """A name without the words for a base model, and in the spelling that came later."""
     word, dot, rest = name.partition(".")
     while dot and word in _BASES:
         name = rest

@@ -10,6 +10,7 @@ from analyzer.layouts import Facet
 from analyzer.pairing.meanings import Meaning, Place, meanings
 from analyzer.pairing.partners import partners
 from analyzer.pairing.rows import Shape, is_slice, rows, squeezed, stacked, start
+from analyzer.pairing.ties import ALWAYS_TIED, EMBEDDINGS, HEADS, SHARED
 from analyzer.partial import common_part, describe_parts
 from analyzer.records import Network, Pair, Pairing, Run, ShapeMismatch, TensorInfo
 from analyzer.views import transposed
@@ -97,9 +98,9 @@ def _tied(name: str, meaning: Meaning) -> str | None:
     None for an output head if it may be missing because only the base model was saved: a base model has no
     word before its names. GPT-2 was saved so, and is tied all the same; a GGUF file holds whole models.
     """
-    for other in _EMBEDDINGS if name in _HEADS else _SHARED if name in _SHARED else ():
+    for other in EMBEDDINGS if name in HEADS else SHARED if name in SHARED else ():
         if place := meaning.places.get(other):
-            sure = place.facet.name != other or other in _ALWAYS_TIED or name in _SHARED
+            sure = place.facet.name != other or other in ALWAYS_TIED or name in SHARED
             return place.key if sure else None
     return None
 
@@ -190,21 +191,3 @@ def _idle(names: Sequence[str]) -> list[str]:
 def _example(infos: Infos) -> str:
     first = next(iter(infos), None)
     return "no keys" if first is None else repr(first)
-
-
-# The output heads that can be tied, and what they are tied to.
-_HEADS = frozenset(
-    {
-        *("lm_head.weight", "embed_out.weight", "output.weight", "proj_out.weight"),
-        *("cls.predictions.decoder.weight", "lm_head.decoder.weight"),
-    }
-)
-
-# The embeddings of T5 and BART, which are one tensor under several names.
-_SHARED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-
-_ALWAYS_TIED = ("wte.weight", "token_embd.weight")
-_EMBEDDINGS = (
-    *("embed_tokens.weight", "decoder.embed_tokens.weight", "word_embeddings.weight", "embed_in.weight"),
-    *("embeddings.word_embeddings.weight", *_ALWAYS_TIED),
-)

@@ -6,6 +6,7 @@ const Selectors = (() => {
   // Maps, since a reader's word may be one that every object has, such as “constructor”.
   const ALIASES = new Map([['clip', 'text_encoder'], ['u-net', 'unet']]);
   const WILDCARDS = new Map([['*', '[\\s\\S]*'], ['?', '[\\s\\S]']]);
+  const SPECIAL = ['schedule', 'marker']; // components that are names of their own
   const NEAREST = 3;
 
   /** The request does not parse or names what is not there; the message is fit to show. */
@@ -82,7 +83,7 @@ const Selectors = (() => {
     if (prefix === 'key') return { word, excludes, axis: 'key', hits: glob(data, name) };
     if (name.includes('..')) return { word, excludes, axis: 'block', hits: range(data, prefix, name) };
     const axis = axisOf(data, prefix, name);
-    return { word, excludes, axis, hits: hitsOf(data, axis, name) };
+    return { word, excludes, axis, name: name.toLowerCase(), hits: hitsOf(data, axis, name) };
   }
 
   /** The axis of a name: the stated one, or the only one that knows it. */
@@ -174,12 +175,17 @@ const Selectors = (() => {
 
   /** A test of uncounted rows that fit: were they asked for by name? */
   function naming(data, terms) {
-    const chosen = new Set(terms.filter((term) => !term.excludes).map(({ axis }) => axis));
-    const has = (...axes) => axes.some((axis) => chosen.has(axis));
+    const wanted = terms.filter((term) => !term.excludes);
+    const has = (...axes) => wanted.some(({ axis }) => axes.includes(axis));
     return (row) => {
       const part = data.label('part', row);
       if (part === 'ema') return has('part', 'key');
-      return has('component', 'kind', 'key') || (part === 'other' && has('part'));
+      if (has('kind', 'key') || (part === 'other' && has('part'))) return true;
+      const path = data.label('component', row).toLowerCase();
+      const own = data.key(row).split('.').at(-1).toLowerCase();
+      // A mask or a scale has the component of its layer, and no name of its own.
+      if (!SPECIAL.includes(path) && path.split('/').at(-1) !== own) return false;
+      return wanted.some(({ axis, name }) => axis === 'component' && `/${path}`.endsWith(`/${name}`));
     };
   }
 

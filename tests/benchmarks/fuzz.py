@@ -10,6 +10,7 @@ Not collected by pytest; `tests/test_fuzz_smoke.py` runs a few inputs of every t
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import faulthandler
 import sys
@@ -125,6 +126,8 @@ def _draw(strategy: SearchStrategy[Any], use: Callable[[Any], None], *, inputs: 
 
 def _warm_up(target: Target, home: Path) -> None:
     """Let modules that are imported at first use be imported, and caches be filled."""
+    for codec in ("cp437", "latin-1", "raw_unicode_escape", "unicode_escape"):  # what pickles and zips use
+        codecs.lookup(codec)
     architectures()
     for name in ("sd15-unet-diffusers", "flux-dev-transformer-diffusers"):  # the maps between layouts
         categorize(fuzz_texts.layouts.infos(name))

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from fuzz_bytes import ANY_JSON, NAMES, edited, edited_json
 from hypothesis import strategies as st
 
@@ -72,6 +73,9 @@ def look(path: Path) -> None:
     with open_checkpoint(path) as checkpoint:
         categorize(checkpoint.infos.values())
         checkpoint.fingerprint()
+        for info in checkpoint.infos.values():  # dequantized, scaled, gathered from views
+            for start in {0, max(info.nbytes // 4 * 4 - 4096, 0)} if info.nbytes % 4 == 0 else {0}:
+                checkpoint.read_into(info, start, np.empty(min(info.nbytes - start, 4096), np.uint8))
 
 
 @st.composite

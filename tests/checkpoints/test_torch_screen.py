@@ -161,6 +161,17 @@ def test_records_may_not_overlap(tmp_path: Path) -> None:
     assert "its records overlap" in refusal(tmp_path / "m.ckpt", stream.getvalue())
 
 
+def test_a_message_repeats_no_more_than_a_piece_of_the_file(tmp_path: Path) -> None:
+    """A library quotes names of any length; terminals and logs are spared it."""
+    stream = io.BytesIO()
+    torch.save({"a": torch.zeros(300)}, stream)
+    content = bytearray(stream.getvalue())
+    content[26:28] = (5000 & 0xFFFF).to_bytes(2, "little")  # the length of the first record's name
+    said = refusal(tmp_path / "m.ckpt", bytes(content) + bytes(6000))
+    assert "truncated or damaged zip archive" in said
+    assert len(said) < 400
+
+
 def test_a_length_that_lies_reserves_no_memory(tmp_path: Path) -> None:
     """A text of 4 GB in a file of 200 bytes."""
     for pack in (archive, old):

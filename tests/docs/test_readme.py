@@ -51,7 +51,9 @@ def architectures_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize(("pattern", "made"), [(TABLE, statistics_table), (ARCHITECTURES, architectures_table)])
+@pytest.mark.parametrize(
+    ("pattern", "made"), [(TABLE, statistics_table), (ARCHITECTURES, architectures_table)]
+)
 def test_the_tables_are_the_codes(pattern: re.Pattern[str], made: Callable[[], str]) -> None:
     """Name, formula, unit, range and meaning of every statistic; every architecture that ships."""
     table = pattern.search(TEXT)

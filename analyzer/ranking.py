@@ -40,8 +40,9 @@ def rank(
     """The groups of one axis, the one that differs most first; undefined last, ties by name.
 
     Components group at the level that the architecture's rules mark, or with depth "full" at the
-    leaves, among them the virtual rows of fused tensors. EMA copies, schedules, markers and integers are left out unless `only` names them.
-    Raises AnalyzerError for an unknown statistic, SelectorError for a wrong or empty selection.
+    leaves, among them the virtual rows of fused tensors. EMA copies, schedules, markers and integers are
+    left out unless `only` names them. Raises AnalyzerError for an unknown statistic, SelectorError for a
+    wrong or empty selection.
     """
     if by not in STATISTICS:
         raise AnalyzerError(f"unknown statistic {by!r}: choose one of {', '.join(STATISTICS)}")

@@ -54,14 +54,33 @@ def shipped() -> RuleBook:
 def rule_book(folder: Path | None = None, *, demanded: Path | None = None) -> RuleBook:
     """What ships, and before it the rule files of a user's folder and the file that must be used.
 
-    A file of the name of one that ships replaces it. Raises AnalyzerError for a file that is wrong.
+    A file of the name of one that ships replaces it. Raises AnalyzerError for a file that is wrong, and
+    for two in the folder that describe an architecture of one name.
     """
     own = [_candidate(demanded)] if demanded is not None else []
     if folder is not None and folder.is_dir():
-        own += [_candidate(file) for file in sorted(folder.glob("*.toml"))]
+        own += _of_folder(folder, [candidate.heading.name for candidate in own])
     names = {candidate.heading.name for candidate in own}
     rest = [candidate for candidate in shipped().candidates if candidate.heading.name not in names]
     return RuleBook((*own, *rest), own[0] if demanded is not None else None)
+
+
+def _of_folder(folder: Path, taken: Sequence[str]) -> list[Candidate]:
+    """The architectures in a user's folder, without those whose names a file on the command line has."""
+    found: dict[str, Candidate] = {}
+    for file in sorted(folder.glob("*.toml")):
+        try:
+            candidate = _candidate(file)
+        except AnalyzerError as error:
+            raise AnalyzerError(f"{error} (mend this file, or move it out of its folder)") from error
+        name = candidate.heading.name
+        if name in found:
+            raise AnalyzerError(
+                f"{file}: describes {name!r}, as {found[name].source} does; rename one of them, or move it "
+                "out of the folder"
+            )
+        found[name] = candidate
+    return [candidate for name, candidate in found.items() if name not in taken]
 
 
 def require_used(book: RuleBook, used: Sequence[str], *, model: str) -> None:

@@ -270,3 +270,19 @@ def test_putting_dots_back_never_takes_long(tmp_path: Path) -> None:
     rules = rulefiles.load(own_file(tmp_path, text))
     assert rules.restore_dots("wall1" + "a" * 150 + "brickweight") is None
     assert "wall.1.brick.weight" == rulefiles.load(own_file(tmp_path)).restore_dots("wall1brickweight")
+
+
+def test_a_bad_file_in_the_folder_comes_with_a_way_out(tmp_path: Path) -> None:
+    """It stops every command, so the message says how to get on without it."""
+    own_file(tmp_path, "x = ")
+    assert refusal(tmp_path).endswith("(mend this file, or move it out of its folder)")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Which of them holds would depend on the order of the folder; a file that is named outright wins."""
+    own_file(tmp_path, name="a.toml")
+    own_file(tmp_path, name="b.toml")
+    assert "b.toml: describes 'bricks', as" in refusal(tmp_path)
+    (tmp_path / "b.toml").unlink()
+    demanded = own_file(tmp_path / "elsewhere")
+    assert [str(demanded)] == [candidate.source for candidate in rule_book(tmp_path, demanded=demanded).own]

@@ -10,6 +10,8 @@ from analyzer.statistics import cosine
 SAMPLE_ELEMENTS = 1000
 FINE_TUNE_COSINE = 0.9
 DISTANT_COSINE = 0.1
+# Two models with more keys without a partner than this share of the compared ones are not called identical.
+UNPAIRED_SHARE = 0.1
 
 
 def kinship(scan: Scan) -> tuple[str | None, float | None]:
@@ -133,7 +135,13 @@ def _sameness(scan: Scan) -> str:
     exceptions = ", ".join(f"{count} {what}" for count, what in beside if count)
     if not exceptions:
         return "identical: the two models hold the same values"
-    return f"identical: all weights that could be compared are equal; beside them stand keys: {exceptions}"
+    unpaired = max(len(scan.only_in_a), len(scan.only_in_b)) + len(scan.shape_mismatch)
+    broken = any(row.sums.n != row.sums.numel for row in scan.keys)
+    whole = not broken and unpaired <= UNPAIRED_SHARE * len(scan.keys)
+    return (
+        f"{'identical: ' if whole else ''}all weights that could be compared are equal; beside them stand "
+        f"keys: {exceptions}"
+    )
 
 
 def _nonfinite_findings(scan: Scan) -> list[Finding]:

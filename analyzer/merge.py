@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe, *, book: RuleBook |
     )
     if a.format == "diffusers":
         distribute(a, [action.key for action in plan.actions])  # refuses what has no place there
-    return plan
+    return replace(plan, warnings=(*a.notes, *b.notes, *plan.warnings))
 
 
 def check_output(out: Path, a: Checkpoint, b: Checkpoint, *, force: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def distribute(a: Checkpoint, keys: Sequence[str]) -> list[OutputFile]:
         for shard, own in zip(a.shards, held, strict=True)
         if own or not shard.keys
     ]
-    names = [file.name.casefold() for file in files]
-    if doubled := sorted({file.name for file in files if names.count(file.name.casefold()) > 1}):
+    names = Counter(file.name.casefold() for file in files)
+    if doubled := sorted({file.name for file in files if names[file.name.casefold()] > 1}):
         raise RecipeError(
             f"{a.path}: several of its files would be written as {', '.join(doubled)}; rename the files of "
             "A, or write the merge as one .safetensors file"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.categories.names import MARKER, SCHEDULE
+from analyzer.categories.names import MARKER, SCHEDULE, TRAINING
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.dtypes import DTYPES
 from analyzer.kernels.formats import FLOATS
@@ -127,7 +127,7 @@ def _is_tied(found: Categorized) -> bool:
 def unknown_keys(network: Network, found: Categorized) -> int:
     """How many keys of a network no rule knows. Markers and schedules are known by their names anywhere."""
     keys = [*network.names, *network.copies]
-    plain = sum(found.labels[key].component not in (MARKER, SCHEDULE) for key in keys)
+    plain = sum(found.labels[key].component not in (MARKER, SCHEDULE, TRAINING) for key in keys)
     return max(plain - network.known, 0)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from analyzer.checkpoints.scaled import is_scale
+from analyzer.checkpoints.scaled import scales_in_use
 from analyzer.errors import RecipeError
 from analyzer.kernels.formats import FLOATS
 from analyzer.methods import METHODS
@@ -20,6 +20,8 @@ from analyzer.selectors import Selector, compile_selector
 
 DTYPES: Mapping[str, str | None] = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 CLIP_POSITIONS = 77  # the length of CLIP's context, and so of its table of positions
+
+_REASONS = 3  # how many a message gives
 
 _WEIGHTS_BYTES = 1 << 16  # more than any list of block weights takes
 
@@ -101,12 +103,13 @@ def resolve(
     pairs = {p.a.key: p for p in pairing.pairs if not p.partial}
     mismatches = {m.key: m for m in pairing.shape_mismatch}
     scales = obsolete_scales(recipe, a)
+    in_use = scales_in_use(a)
     actions = []
     for key, info in a.items():
         if key in scales:
             continue
         labels = categorized.labels[key]
-        obstacle = _obstacle(pairs.get(key), mismatches.get(key), labels)
+        obstacle = _obstacle(pairs.get(key), mismatches.get(key), labels, in_use.get(key))
         if recipe.position_ids == "reset" and _is_clip_positions(key, info):
             actions.append(_reset(key))
         elif obstacle is not None:
@@ -117,17 +120,18 @@ def resolve(
     added: dict[str, Action] = {}
     if recipe.only_in_b == "add":
         _check_addable(pairing, a)
-        encoded = any(info.encoded for info in b.values())
-        rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b if not (encoded and is_scale(key)))
+        applied = scales_in_use(b)
+        rows = (_Row(key, labels_b[key]) for key in pairing.only_in_b if key not in applied)
         added = {row.key: _added(b[row.key], recipe) for row in rows if alphas.lets_in(row)}
         actions += added.values()
     plan = Plan(
         actions=tuple(actions),
-        only_in_a=pairing.only_in_a,
+        only_in_a=tuple(key for key in pairing.only_in_a if key not in scales),
         shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
         dropped=tuple(key for key in pairing.only_in_b if key not in added),
         warnings=(
             *pairing.notes,
+            *_partner_warnings(pairing, categorized),
             *_warnings(recipe, alphas, actions),
             *_encoding_warnings(recipe, a, actions, scales),
         ),
@@ -142,6 +146,12 @@ def resolve(
         ),
         pairs=pairs,
     )
+    if all(x.alpha is None and x.verb in ("keep", "cast") for x in actions):
+        reasons = sorted({x.reason for x in actions})
+        raise RecipeError(
+            f"nothing of A can be merged with B: {'; '.join(reasons[:_REASONS])}; compare the two with "
+            "mergescope scan"
+        )
     if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
         _refuse_idle(recipe, alphas, actions)
     return plan
@@ -149,21 +159,7 @@ def resolve(
 
 def obsolete_scales(recipe: Recipe, a: Mapping[str, TensorInfo]) -> set[str]:
     """The keys of A that scale quantized weights which the recipe has written as plain values."""
-    encoded = {key for key, info in a.items() if info.encoded}
-    if DTYPES[recipe.dtype] is None or not encoded:
-        return set()
-    scales = {key for key in a if is_scale(key)}
-    applied = {key for key in scales if not encoded.isdisjoint(_scaled_by(key))}
-    # Weights whose scales are not understood stay as they are stored, and keep theirs.
-    left = any(not a.keys().isdisjoint(_scaled_by(key)) for key in scales - applied)
-    return applied if left else scales
-
-
-def _scaled_by(scale: str) -> list[str]:
-    """The names that a weight can have whose scale has this one."""
-    stem, dot, last = scale.rpartition(".")
-    words = last.split("_")
-    return [f"{stem}.weight", *(stem + dot + "_".join(words[:end]) for end in range(1, len(words)))]
+    return set() if DTYPES[recipe.dtype] is None else set(scales_in_use(a))
 
 
 def still_true(metadata: Mapping[str, str], *, plain: bool) -> dict[str, str]:
@@ -264,12 +260,16 @@ def _block_alphas(recipe: Recipe, blocks: Sequence[str]) -> tuple[float | None, 
     return base, dict(zip(blocks, weights[-len(blocks) :], strict=True))
 
 
-def _obstacle(pair: Pair | None, mismatch: ShapeMismatch | None, labels: Labels) -> str | None:
-    """Why no arithmetic may touch a key; None where it may."""
+def _obstacle(
+    pair: Pair | None, mismatch: ShapeMismatch | None, labels: Labels, scaled: str | None
+) -> str | None:
+    """Why no arithmetic may touch a key; None where it may. `scaled`: the weight whose scale it is."""
     if mismatch is not None:
         return f"shapes differ: {_shape(mismatch.shape_a)} in A, {_shape(mismatch.shape_b)} in B"
     if pair is None:
         return "only in A"
+    if scaled is not None:
+        return f"scale of {scaled}: kept, since its codes are written for it"
     for side in (pair.a, *(run.b for run in pair.parts)):
         if side.dtype not in FLOATS:
             return f"{side.storage} is never merged by arithmetic"
@@ -352,6 +352,16 @@ def _warnings(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> lis
     if idle:
         found.append(f"--set {', '.join(idle)}: later options or --only leave nothing of it")
     return found
+
+
+def _partner_warnings(pairing: Pairing, categorized: Categorized) -> list[str]:
+    """Say so where most of A stays as it is because B has nothing like it."""
+    alone = [*pairing.only_in_a, *(mismatch.key for mismatch in pairing.shape_mismatch)]
+    counted = sum(labels.counted for labels in categorized.labels.values())
+    count = sum(categorized.labels[key].counted for key in alone)
+    if 2 * count <= counted:
+        return []
+    return [f"{count:,} of A's {counted:,} keys have no counterpart in B and stay: are these two one model?"]
 
 
 def _names(selector: Selector, row: _Row) -> bool:

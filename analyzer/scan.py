@@ -13,6 +13,7 @@ import numpy as np
 from analyzer import __version__
 from analyzer.categories import RuleBook, categorize, require_used, shipped
 from analyzer.checkpoints import Checkpoint
+from analyzer.checkpoints.scaled import scales_in_use
 from analyzer.kernels.formats import FLOATS
 from analyzer.pairing import Side, pair, repeated
 from analyzer.records import Categorized, KeyScan, ModelId, Pair, Run, Scan, Sums, TensorInfo, add_sums
@@ -66,8 +67,8 @@ def scan(
         b=identify(b, labels_b),
         blocks=categorized.blocks,
         keys=tuple(keys),
-        only_in_a=pairing.only_in_a,
-        only_in_b=pairing.only_in_b,
+        only_in_a=_without_scales(pairing.only_in_a, a),
+        only_in_b=_without_scales(pairing.only_in_b, b),
         shape_mismatch=pairing.shape_mismatch,
         virtual=tuple(
             _virtual_row(rows[i], run, each)
@@ -92,6 +93,12 @@ def categorize_both(a: Checkpoint, b: Checkpoint, *, book: RuleBook) -> tuple[Ca
     for side, found in ((a, found_a), (b, found_b)):
         require_used(book, [network.architecture for network in found.networks], model=str(side.path))
     return found_a, found_b
+
+
+def _without_scales(keys: Sequence[str], checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The keys without those that are part of a value: scales of weights that are read as code × scale."""
+    scales = scales_in_use(checkpoint.infos)
+    return tuple(key for key in keys if key not in scales)
 
 
 def side_of(checkpoint: Checkpoint, categorized: Categorized) -> Side:

@@ -47,7 +47,7 @@ class Labeled(Protocol):
 
 _SHOWN = 200  # characters of a selector that a message repeats
 
-_SPECIAL = frozenset({"schedule", "marker"})  # components that are names of their own
+_SPECIAL = frozenset({"schedule", "marker", "training"})  # components that are names of their own
 
 Row = TypeVar("Row", bound=Labeled)
 _Test: TypeAlias = Callable[[Labeled], bool]

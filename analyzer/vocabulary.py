@@ -24,7 +24,8 @@ _ALIASES: Mapping[str, str] = {"clip": "text_encoder", "u-net": "unet"}
 MAX_TERM = 400  # characters of one term: no key of a model is as long, and messages repeat the term
 _LISTED = 8  # names of one axis that a message shows
 _SHOWN = 120  # characters of each of them
-_COMPARED = 1000  # keys on either side of a misspelt one, in alphabetical order, that are compared with it
+_COMPARED = 1000  # names on either side of a misspelt one, in alphabetical order, that are compared with it
+_EFFORT = 4_000_000  # steps that comparing takes on either side: the square of a name's length each
 _SIMILARITY = 0.5  # difflib's ratio from which on a name is near: w1 is near w4
 
 
@@ -133,11 +134,7 @@ class Vocabulary:
         matches = re.compile(fnmatch.translate(glob)).match
         if any(matches(key) for key in self.keys):
             return frozenset((glob,))
-        ordered = sorted(self.keys)
-        place = bisect_left(ordered, glob)
-        # comparing with each of 100,000 keys would take seconds
-        candidates = ordered[max(place - _COMPARED, 0) : place + _COMPARED]
-        near = get_close_matches(glob, candidates, n=3) or self.keys[:1]
+        near = _nearest(glob, self.keys, 0.6) or self.keys[:1]
         raise SelectorError(
             f"no key matches the selector term {word!r}, which must fit the whole key and its case: "
             f"keys look like {_listed(near)}"
@@ -161,7 +158,7 @@ class Vocabulary:
             return f"globs are for raw keys, write {glob!r}"
         axes = (axis,) if axis else AXES
         known = {folded: spelled for each in axes for folded, spelled in self.names[each].items()}
-        near = get_close_matches(name.casefold(), known, n=3, cutoff=_SIMILARITY)
+        near = _nearest(name.casefold(), known, _SIMILARITY)
         if near:
             return f"nearest are {_listed([known[folded] for folded in near])}"
         lists = (f"the {each}s are {_listed([*dict.fromkeys(self.names[each].values())])}" for each in axes)
@@ -186,6 +183,15 @@ def vocabulary(
         if part in names["part"]:
             names["part"].setdefault(alias, names["part"][part])
     return Vocabulary(names, tuple(blocks), keys)
+
+
+def _nearest(name: str, known: Iterable[str], cutoff: float) -> list[str]:
+    """The three names most like one; of very many names only its neighbours are looked at."""
+    ordered = sorted(known)
+    place = bisect_left(ordered, name)
+    # comparing with each of 100,000 names would take seconds, and if they are long minutes
+    count = min(_COMPARED, _EFFORT // len(name) ** 2)
+    return get_close_matches(name, ordered[max(place - count, 0) : place + count], n=3, cutoff=cutoff)
 
 
 def _fold(names: Iterable[str]) -> dict[str, str]:

@@ -134,6 +134,112 @@ def test_scales_of_weights_that_stay_quantized_stay(tmp_path: Path) -> None:
     assert set(a) - {"layers.0.mlp.weight_scale"} == set(load_file(out))
 
 
+def test_a_plain_dtype_keeps_what_is_only_called_a_scale(tmp_path: Path) -> None:
+    """Learned scales of a QK norm are no scales of codes: merged in A's model, and added from B's."""
+    a, b = scaled(0, scale=0.01), scaled(1, scale=0.004)
+    learned = {f"blocks.{i}.attn.{x}_scale": torch.full((8,), float(i + 1)) for i in range(2) for x in "qk"}
+    learned["layers.0.mlp.k_scale"] = torch.ones(8)  # beside a weight in fp8
+    own = [key for key in learned if ".0." in key]
+    a |= {key: learned[key] for key in own}
+    a |= {"layers.0.mlp.input_scale": torch.tensor(2.0), "layers.0.mlp.output_scale": torch.tensor([2.0])}
+    a["layers.0.mlp.comfy_quant"] = torch.ones(9, dtype=torch.uint8)
+    b |= {key: 3 * tensor for key, tensor in learned.items()}
+    out = tmp_path / "o.safetensors"
+    paths = save(tmp_path / "a.safetensors", a), save(tmp_path / "b.safetensors", b)
+    run_merge(*paths, out, Recipe(alpha=0.5, dtype="fp16", only_in_b="add"))
+    got = load_file(out)
+    assert {"layers.0.mlp.weight", "layers.0.mlp.bias", *learned} == set(got)
+    for key, tensor in learned.items():
+        assert torch.equal((tensor * (2 if key in own else 3)).half(), got[key]), key
+
+
+def test_a_network_with_other_codes_keeps_its_marker(tmp_path: Path) -> None:
+    """A marker is for all weights of its network; one of another network goes with its own."""
+    layer = scaled(0, scale=0.01)
+    a = {f"{net}.{key}": tensor.clone() for net in ("one", "two", "three") for key, tensor in layer.items()}
+    a |= {f"{net}.scaled_fp8": torch.zeros(2, dtype=FP8) for net in ("one", "two", "four")}
+    a |= {
+        "two.layers.1.mlp.weight": torch.ones(40, 25, dtype=torch.uint8),
+        "two.layers.1.mlp.weight_scale": torch.ones(40, 4).to(FP8),
+    }
+    out = tmp_path / "o.safetensors"
+    path = save(tmp_path / "a.safetensors", a)
+    run_merge(path, path, out, Recipe(alpha=0.5, dtype="fp16"))
+    gone = {f"{net}.layers.0.mlp.weight_scale" for net in ("one", "two", "three")}
+    assert {*gone, "one.scaled_fp8"} == a.keys() - load_file(out).keys()
+
+
+def test_scales_of_stacked_experts_stay(tmp_path: Path) -> None:
+    """Their names are the tensors' with `_scale` behind, whatever the tensors are called."""
+    keys = [f"model.layers.{i}.mlp.experts.{name}" for i in range(2) for name in ("down_proj", "w1", "wo")]
+    rng = np.random.default_rng(0)
+    codes = {
+        side: {key: torch.from_numpy(rng.normal(0, 40, (2, 8, 16))).clamp(-448, 448).to(FP8) for key in keys}
+        for side in "ab"
+    }
+    scales = {
+        side: torch.tensor([one, 2 * one], dtype=torch.float32).reshape(2, 1, 1).repeat(1, 1, 16)
+        for side, one in (("a", 0.01), ("b", 0.04))
+    }
+    models = {
+        side: own | {f"{key}_scale": scales[side].clone() for key in own} for side, own in codes.items()
+    }
+    paths = [save(tmp_path / f"{side}.safetensors", models[side]) for side in "ab"]
+    with open_checkpoint(paths[0]) as a, open_checkpoint(paths[1]) as b:
+        plan = plan_merge(a, b, Recipe(alpha=0.5))
+        result = merge(a, b, plan, Recipe(alpha=0.5), out=tmp_path / "o.safetensors")
+    reasons = {x.key: x.reason for x in plan.actions}
+    got = load_file(tmp_path / "o.safetensors")
+    assert models["a"].keys() == got.keys()
+    clipped = {}
+    for key in keys:
+        one, two = (
+            (codes[side][key].to(torch.float64) * scales[side].double()).float().double().numpy()
+            for side in "ab"
+        )
+        quotients = (one + 0.5 * (two - one)) / scales["a"].double().numpy()
+        clipped[key] = int(np.count_nonzero(np.abs(quotients) >= 464))
+        np.testing.assert_array_equal(nearest_codes(quotients), got[key].view(torch.uint8).numpy())
+        assert torch.equal(scales["a"], got[f"{key}_scale"])
+        assert f"scale of {key}: kept, since its codes are written for it" == reasons[f"{key}_scale"]
+    assert {key: count for key, count in clipped.items() if count} == dict(result.clipped)
+    run_merge(*paths, tmp_path / "plain.safetensors", Recipe(alpha=0.5, dtype="fp16"))
+    assert set(keys) == set(load_file(tmp_path / "plain.safetensors"))
+
+
+@pytest.mark.parametrize("shape", [(48, 1), (48,), (6, 4)], ids=["rows", "rows, one axis", "blocks"])
+def test_rows_of_a_fused_tensor_keep_their_own_scales(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """A's query, key and value lie in one tensor whose rows have scales of their own; B has them apart."""
+    rng = np.random.default_rng(0)
+    a: dict[str, torch.Tensor] = {}
+    b: dict[str, torch.Tensor] = {}
+    words = {"img": ("to_q", "to_k", "to_v"), "txt": ("add_q_proj", "add_k_proj", "add_v_proj")}
+    for side, names in words.items():
+        key = f"double_blocks.0.{side}_attn.qkv.weight"
+        a[key] = torch.from_numpy(rng.normal(0, 60, (48, 16))).clamp(-448, 448).to(FP8)
+        a[f"{key}_scale"] = torch.from_numpy(rng.uniform(0.001, 0.1, shape).astype(np.float32))
+        for name in names:
+            values = rng.normal(0, 1, (16, 16)).astype(np.float32)
+            b[f"transformer_blocks.0.attn.{name}.weight"] = torch.from_numpy(values)
+    a["final_layer.adaLN_modulation.1.weight"] = torch.ones(32, 16)
+    b["norm_out.linear.weight"] = torch.ones(32, 16)
+    out = tmp_path / "o.safetensors"
+    run_merge(
+        save(tmp_path / "a.safetensors", a), save(tmp_path / "b.safetensors", b), out, Recipe(alpha=0.5)
+    )
+    got = load_file(out)
+    assert a.keys() == got.keys()
+    for side, names in words.items():
+        key = f"double_blocks.0.{side}_attn.qkv.weight"
+        scale = a[f"{key}_scale"].double().numpy()
+        grid = scale.reshape(48, 1) if 48 in shape else scale.repeat(8, 0).repeat(4, 1)
+        one = (a[key].double().numpy() * grid).astype(np.float32).astype(np.float64)
+        two = np.concatenate([b[f"transformer_blocks.0.attn.{name}.weight"].double() for name in names])
+        blend = one + 0.5 * (two - one)
+        np.testing.assert_array_equal(nearest_codes(blend / grid), got[key].view(torch.uint8).numpy())
+        assert torch.equal(a[f"{key}_scale"], got[f"{key}_scale"])
+
+
 def test_keys_added_from_scaled_fp8_are_plain(tmp_path: Path) -> None:
     """A has no fp8: B's layer comes as fp32 without its scale, and B's other scales are left out."""
     b = scaled(1, scale=0.004)

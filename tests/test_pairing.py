@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analyzer.errors import PairingError
 from analyzer.pairing import Side, pair
-from analyzer.records import Pair, Pairing, ShapeMismatch, TensorInfo
+from analyzer.records import Network, Pair, Pairing, ShapeMismatch, TensorInfo
 
 Shape = tuple[int, ...]
 NAMES = ("a.safetensors", "b.ckpt")
@@ -84,3 +84,28 @@ def test_every_key_is_in_exactly_one_place(shapes_a: dict[str, Shape], shapes_b:
     assert all((p.a, p.b) == (a[p.a.key], b[p.a.key]) for p in result.pairs)
     for keys, order in ((paired, a), (differing, a), (result.only_in_a, a), (result.only_in_b, b)):
         assert [key for key in order if key in keys] == list(keys)
+
+
+def network(prefix: str, names: list[str]) -> Network:
+    """A network of an architecture that nobody knows, behind a prefix."""
+    return Network("other", "generic", "", {f"{prefix}.{name}": name for name in names}, {})
+
+
+def test_a_network_goes_with_what_has_its_shapes() -> None:
+    """Eight tensors that are alike tell more than ten by the same names of which six are alike."""
+    names = [f"t{n}.weight" for n in range(10)]
+    a = infos({f"one.{name}": (4, 4) for name in names})
+    named: dict[str, Shape] = {f"x.{name}": (4, 4) if n < 6 else (5, 5) for n, name in enumerate(names)}
+    shaped: dict[str, Shape] = {f"y.{name}": (4, 4) for name in names[:8]}
+    b = infos(named | shaped)
+    twos = [network("x", names), network("y", names[:8])]
+    for networks in (twos, twos[::-1]):
+        pairing = pair(Side(a, "a", [network("one", names)]), Side(b, "b", networks))
+        assert list(shaped) == [found.key_b for found in pairing.pairs]
+
+
+def test_words_before_a_name_are_not_without_end() -> None:
+    """A name of 400,000 words for a base model is looked at once, not once for every word."""
+    deep = "bert." * 400_000 + "weight"
+    one, two = (Side(infos({f"{p}.{deep}": (2,)}), p, [network(p, [deep])]) for p in ("a", "b"))
+    assert 1 == len(pair(one, two).pairs)

@@ -287,3 +287,19 @@ def test_the_reason_names_the_dtype_that_stands_in_the_way() -> None:
     b = a | {"layers.0.scale": np.ones(4, np.int64)}
     reasons = {x.key: x.reason for x in plan(Recipe(alpha=0.5), a, b).actions}
     assert "I64 is never merged by arithmetic" == reasons["layers.0.scale"]
+
+
+def test_models_without_a_common_shape_are_not_merged() -> None:
+    """Nothing would come of it but A, with a recipe that says otherwise."""
+    a = {"x.weight": np.ones((2, 2), np.float32), "y.weight": np.ones(3, np.float32)}
+    b = {"x.weight": np.ones((4, 4), np.float32), "z.weight": np.ones(3, np.float32)}
+    with pytest.raises(RecipeError, match="nothing of A can be merged with B: .*shapes differ"):
+        plan(Recipe(alpha=0.5), a, b)
+
+
+def test_a_model_that_is_mostly_alone_is_told() -> None:
+    """Two models that share a key by accident are not one model."""
+    a = {f"{name}.weight": np.ones(3, np.float32) for name in "abcde"}
+    warnings = plan(Recipe(alpha=0.5), a, {"a.weight": a["a.weight"]}).warnings
+    assert ["4 of A's 5 keys have no counterpart in B and stay: are these two one model?"] == list(warnings)
+    assert () == plan(Recipe(alpha=0.5), a, a).warnings

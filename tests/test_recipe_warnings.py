@@ -34,7 +34,7 @@ SELECTORS: Mapping[str, Hits] = {
     "bias": lambda key: key.endswith(".bias"),
     "ema": lambda key: key == EMA,
     "schedule": lambda key: key == "betas",
-    "embeddings": lambda key: key.endswith("position_ids"),
+    "position_ids": lambda key: key.endswith("position_ids"),
     "conv_out": lambda key: ".conv_out." in key,
     "time_embed": lambda key: ".time_embed." in key,
 }

@@ -235,11 +235,12 @@ def test_any_text_is_a_selector_or_a_selector_error(text: str) -> None:
 @reproducible
 @given(st.text(max_size=60))
 def test_arbitrary_unicode_is_refused_politely(text: str) -> None:
-    """Text from all of Unicode beside a good term selects no more, or raises a printable SelectorError."""
-    result = outcome(f"attn1,{text}")
-    assert (
-        result.isprintable() if isinstance(result, str) else holding("attn1") >= {row.key for row in result}
-    )
+    """Text that selects nothing selects no more beside a good term, or is a printable SelectorError."""
+    alone, result = outcome(text), outcome(f"attn1,{text}")
+    if isinstance(result, str):
+        assert result.isprintable()
+    elif isinstance(alone, str):  # else it is a selector by accident, such as conv_in
+        assert holding("attn1") >= {row.key for row in result}
 
 
 def test_axes_intersect_and_names_unite() -> None:
@@ -488,3 +489,14 @@ def test_a_layers_name_does_not_mean_its_masks_and_scales(text: str, hits: set[s
         ),
     ]
     assert hits == {row.key for row in select(text, rows=rows, blocks=["L00"])}
+
+
+@pytest.mark.parametrize("prefix", ["", "key:"])
+def test_a_misspelt_long_name_among_many_is_compared_with_few(prefix: str) -> None:
+    """Comparing all of them would take minutes; its neighbours by the alphabet are enough."""
+    random = Random(1)
+    names = ["".join(random.choices("ab", k=150)) for _ in range(20_000)]
+    rows = [Row(name, _labels("unet", "BASE", name, "weight")) for name in names]
+    with pytest.raises(SelectorError) as caught:
+        compile_selector(f"{prefix}{names[7][:-1]}c", rows=rows, blocks=())
+    assert names[7][:100] in str(caught.value)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 
 from analyzer.categories.names import BASE, VAE, Position, path
 
@@ -68,7 +68,7 @@ def survey(names: Iterable[str]) -> Layout:
         part if part_of(main.prefix)[0] is None else "other",
         seats,
         middle or None,
-        frozenset(home for prefix in seats for home in _homes(prefix)),
+        frozenset(home for prefix in islice(seats, _MAX_LED_TO) for home in _homes(prefix)),
     )
 
 
@@ -132,7 +132,7 @@ class _Stack:
 
 def _find_stacks(names: Iterable[str]) -> Iterator[_Stack]:
     """The outermost stacks: where the first number of a name counts no stack, its next one may."""
-    pending = [(name, match) for name in names if (match := _NUMBER.search(name))]
+    pending = [(name, match) for name in names if (match := next(_numbers(name), None))]
     for _ in range(_MAX_NUMBERS):
         families: dict[str, _Stack] = {}
         for name, match in pending:
@@ -143,12 +143,14 @@ def _find_stacks(names: Iterable[str]) -> Iterator[_Stack]:
         found = {prefix: family for prefix, family in families.items() if family.repeats}
         yield from found.values()
         rest = [(name, match) for name, match in pending if name[: match.start(1)] not in found]
-        pending = [(name, deeper) for name, match in rest if (deeper := _NUMBER.search(name, match.end()))]
+        deeper = ((name, next(_numbers(name, match.end()), None)) for name, match in rest)
+        pending = [(name, match) for name, match in deeper if match]
 
 
-def _numbers(name: str) -> Iterator[re.Match[str]]:
+def _numbers(name: str, start: int = 0) -> Iterator[re.Match[str]]:
     """The first numbers of a name, as far as stacks are looked for."""
-    return islice(_NUMBER.finditer(name), _MAX_NUMBERS)
+    found = islice(_NUMBER.finditer(name, start), _MAX_NUMBERS)
+    return takewhile(lambda match: match.start(1) <= _MAX_PREFIX, found)
 
 
 def _u_net(main: _Stack, stacks: Mapping[str, _Stack]) -> tuple[str, dict[str, _Stack]]:
@@ -217,7 +219,7 @@ def _is_text_encoder(prefix: str) -> bool:
 def _homes(prefix: str) -> Iterator[str]:
     """The beginnings of a stack's path, up to the word that names the stack or its side."""
     words = prefix.split(".")[:-2]
-    for length, word in enumerate(words, 1):
+    for length, word in enumerate(words[:_MAX_HOMES], 1):
         if word in _OPPOSITE:
             return
         yield ".".join((*words[:length], ""))
@@ -239,6 +241,11 @@ def _last_word(prefix: str) -> str:
 
 # Four numbers deep lies no stack: experts of a layer of a tower of an ensemble.
 _MAX_NUMBERS = 4
+
+# What keeps the work on odd names in proportion to their length; models have 60, 6 and 10 at most.
+_MAX_PREFIX = 400  # characters before the number of a stack
+_MAX_HOMES = 40  # words that lead to one
+_MAX_LED_TO = 1000  # stacks whose leading words are dropped elsewhere
 
 # A number that is a segment, or stands behind a word for layers as in ResNet's layer1 or JAX's layers_0.
 _NUMBER = re.compile(r"(?:^|\.)(?:(?:layers?|blocks?|stages?|levels?|h)_?)?(0|[1-9][0-9]{0,5})(?=\.|\Z)")

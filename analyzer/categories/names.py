@@ -10,11 +10,24 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from analyzer.scale_names import ALSO_LEARNED, SCALES, is_scale_word
+
 BASE = "BASE"  # the block of all that lies in no block
 VAE = "VAE"  # the block of every key of the part "vae"
 
 SCHEDULE = "schedule"
 MARKER = "marker"
+TRAINING = "training"
+
+# How the names of what only training needs begin: the discriminator of a VAE, states of optimizers.
+_TRAINING_ONLY = (
+    "loss.",
+    "optimizer.",
+    "optimizers.",
+    "optimizer_state.",
+    "optimizer_states.",
+    "lr_schedulers.",
+)
 
 # The layers of a model repeat the same few names: remembering them makes 100,000 keys cheap.
 _REMEMBERED = 1 << 12
@@ -30,14 +43,18 @@ class Position(NamedTuple):
 
 
 def special(name: str, *, empty: bool) -> str | None:
-    """`schedule` for a table of the noise schedule, `marker` for a flag, None for all others."""
+    """The component of what is no weight of the network; None for all others.
+
+    `schedule` is a table of the noise schedule, `marker` a flag, `training` what only training needs:
+    losses, discriminators, optimizers.
+    """
     last = name.rpartition(".")[2]
     at_top = name.count(".") <= 1  # deeper down, a tensor called `betas` belongs to the network
     if (at_top and last in _SCHEDULE) or name.startswith("model_sampling."):
         return SCHEDULE
     if empty or last in _MARKERS or (at_top and name.startswith("edm_") and last not in _PLAIN):
         return MARKER
-    return None
+    return TRAINING if name.startswith(_TRAINING_ONLY) else None
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -45,10 +62,12 @@ def judge(last: str, dtype: str, axes: int, /) -> tuple[str, bool]:
     """The kind of a tensor by the last words of its name, and whether it counts in totals.
 
     The kind is `weight`, `bias` or `other`: buffers, tables, integers. Integers do not count, nor do
-    tables of integers and masks, even where a cast made them floats.
+    tables of integers and masks, even where a cast made them floats, nor the scales of quantized
+    weights. What models also learn under such a name, `q_scale`, is a scale only without axes.
     """
     word = _naming_word(last)
-    if is_integer(dtype) or _is_table(last, word, axes) or word in SCALES or word.endswith("_scale_inv"):
+    is_scale = is_scale_word(word) and not (axes and word in ALSO_LEARNED)
+    if is_integer(dtype) or _is_table(last, word, axes) or is_scale:
         return "other", False
     if word in _BUFFERS or word.endswith(("_buffer", "_cached")):
         return "other", True
@@ -116,7 +135,7 @@ def _stem(name: str, last: str) -> str:
     """What the last segment says besides the kind: `in_proj` of `in_proj_bias`, nothing of `weight`."""
     if last in _PLAIN or _naming_word(name) != last:
         return ""
-    if last in _BUFFERS or last in _TABLES:
+    if last in _BUFFERS or last in _TABLES or last in SCALES:
         return last
     for kind in ("weight", "bias"):
         if last.startswith(f"{kind}_"):
@@ -139,26 +158,12 @@ _MAX_PATH = 200
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 # As segments of a component these would stand on two axes, or mean what they are not.
-_RESERVED = frozenset({"weight", "bias", "other", "uncategorized", SCHEDULE, MARKER})
-
-# What a quantised tensor's codes are multiplied with: no weights, since they mean nothing by themselves.
-SCALES = frozenset(
-    {
-        *("weight_scale", "weight_scale_inv", "weight_scale_2", "scale_weight", "scales", "zeros"),
-        *("input_scale", "scale_input", "output_scale", "q_scale", "k_scale", "v_scale"),
-        *("absmax", "quant_map", "nested_absmax", "nested_quant_map", "comfy_quant"),
-    }
-)
+_RESERVED = frozenset({"weight", "bias", "other", "uncategorized", SCHEDULE, MARKER, TRAINING})
 
 # Last words that say nothing but the kind. `weight_g` and `weight_v` are the two halves of weight norm.
 _PLAIN = frozenset({"weight", "bias", "scale", "gamma", "beta", "weight_g", "weight_v"})
 
-_BUFFERS = frozenset(
-    {
-        *("running_mean", "running_var", "inv_freq", "freqs_cis"),
-        *SCALES,
-    }
-)
+_BUFFERS = frozenset({"running_mean", "running_var", "inv_freq", "freqs_cis"})
 
 _TABLES = frozenset({"position_ids", "num_batches_tracked", "mask", "masked_bias"})
 

@@ -14,6 +14,9 @@ DENOISER = "denoiser"  # what it is called, `unet` or `transformer`, its archite
 MAIN = "main"  # a network that no word announces, or a language model beside an image encoder
 OTHER = "other"
 
+MAX_ENCODERS = 16  # text encoders of one file; HiDream has the most, four
+MAX_WRAPPERS = 4  # words around a whole network; `model.model.` is the most that is seen
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -65,8 +68,9 @@ def variants(names: Collection[str]) -> Iterable[int]:
     yield 0
     length = 0
     first = next(iter(names), "")
-    while match := _COMMON.match(first, length):
-        if not all(name.startswith(match[0], length) for name in names):
+    for _ in range(MAX_WRAPPERS):
+        match = _COMMON.match(first, length)
+        if not match or not all(name.startswith(match[0], length) for name in names):
             return
         length = match.end()
         yield length
@@ -86,17 +90,22 @@ def _place(name: str, encoders: Mapping[str, str]) -> tuple[str, str]:
     kind = match.lastgroup or MAIN
     inside = name[match.end() :]
     if kind == "encoder":
-        return encoders[_encoder_word(match[0])], inside
+        role = encoders.get(_encoder_word(match[0]))
+        return (role, inside) if role else (OTHER, name)
     if kind == "numbered":
         return match[0].removesuffix("."), inside
     return _ROLES[kind], inside
 
 
 def _encoders(names: Iterable[str]) -> dict[str, str]:
-    """The parts of the text encoders of a checkpoint, by the words before their names, in their order."""
+    """The parts of the text encoders of a checkpoint, by the words before their names, in their order.
+
+    No more than a model may have: each is compared with all of another model's.
+    """
     words = {_encoder_word(m[0]) for name in names if (m := _REGION.match(name)) and m.lastgroup == "encoder"}
     ordered = sorted(words, key=lambda word: (_ENCODERS.index(word) if word in _ENCODERS else 99, word))
-    return {word: "text_encoder" + (f"_{n}" if n > 1 else "") for n, word in enumerate(ordered, 1)}
+    kept = ordered[:MAX_ENCODERS]
+    return {word: "text_encoder" + (f"_{n}" if n > 1 else "") for n, word in enumerate(kept, 1)}
 
 
 def _encoder_word(prefix: str) -> str:

@@ -26,7 +26,7 @@ _ENDINGS = {
     "an OFT adapter": re.compile(rf"[._](?:oft_(?:blocks|diag|R|r)|boft_[RSs]){_END}"),
     "an IA3 adapter": re.compile(rf"\.(?:ia3_l|on_input){_END}"),
     "a LoRA": re.compile(
-        r"[._]lora(?:_linear_layer)?[._]"
+        r"[._]lora\d*(?:_linear_layer)?[._]"  # XLabs numbers them: proj_lora1
         rf"(?:up|down|mid|A|B|a|b|embedding_[AB]|magnitude_vector){_END}"
     ),
     "a set of weight differences": re.compile(rf"\.(?:diff|diff_b|w_norm|b_norm){_END}"),

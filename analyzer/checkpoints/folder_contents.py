@@ -11,7 +11,6 @@ from analyzer.errors import CheckpointError
 
 MAX_ENTRIES = 100_000
 MODEL_INDEX = "model_index.json"  # describes a diffusers pipeline
-ADAPTER_CONFIG = "adapter_config.json"  # PEFT's, beside an adapter
 
 
 @dataclass(frozen=True, slots=True)

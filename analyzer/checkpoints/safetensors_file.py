@@ -8,16 +8,16 @@ https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from analyzer.checkpoints.checkpoint import Checkpoint, require_key, shown
 from analyzer.checkpoints.dtypes import DTYPES, PACKED
+from analyzer.checkpoints.json_file import parse_object
 from analyzer.checkpoints.sources import FileSource
 from analyzer.errors import CheckpointError
 from analyzer.records import TensorInfo
@@ -40,7 +40,7 @@ def open_safetensors(source: FileSource) -> Checkpoint:
     """The checkpoint that the file holds; CheckpointError says what is wrong with its header."""
     path = source.path
     header = _read_header(source)
-    entries = _parse(path, header)
+    entries = parse_object(path, header, what="the header ")
     metadata = _metadata(path, entries.pop("__metadata__", None))
     start = _LENGTH_BYTES + len(header)
     infos = {key: _info(path, key, entry, start) for key, entry in entries.items()}
@@ -74,34 +74,6 @@ def _read_header(source: FileSource) -> bytes:
             f"the file has {source.size}; download it again"
         )
     return source.read(_LENGTH_BYTES, length)
-
-
-def _parse(path: Path, header: bytes) -> dict[str, Any]:
-    """The JSON object in the header; its keys are text, its values are still unchecked."""
-    try:
-        parsed = json.loads(header.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise CheckpointError(f"{path}: the header is nested too deeply; {_AGAIN}") from error
-    except ValueError as error:  # JSON, UTF-8, a number of thousands of digits, a key that stands twice
-        raise CheckpointError(f"{path}: the header cannot be read ({error}); {_AGAIN}") from error
-    if not isinstance(parsed, dict):
-        raise CheckpointError(f"{path}: the header is not a JSON object; {_AGAIN}")
-    return parsed
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the name {shown(key)} stands twice")
-            seen.add(key)
-    return unique
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _metadata(path: Path, metadata: object) -> dict[str, str]:

@@ -13,6 +13,7 @@ keys are scales is told by their names:
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -28,36 +29,10 @@ from analyzer.checkpoints.scale_grid import ScaleGrid, Scales, fit_scales, fit_t
 from analyzer.checkpoints.sources import AbstractSource
 from analyzer.kernels.formats import FLOATS, eight_bit_values, rounding_parameters
 from analyzer.records import TensorInfo
+from analyzer.scale_names import NETWORK_MARKER, is_scale_word, scale_keys, weights_scaled_by
 
 _FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
 _OTHER_QUANTIZED = frozenset({"I8", "U8", "I32"})  # whole, or several packed into one
-_SCALE_NAMES = frozenset(
-    {
-        "activation_scale",
-        "comfy_quant",
-        "input_scale",
-        "k_scale",
-        "kv_scale",
-        "output_scale",
-        "pre_quant_scale",
-        "q_scale",
-        "scale_input",
-        "scale_weight",
-        "scale_weight_tensor",
-        "scaled_fp8",
-        "v_scale",
-        "weight_scale",
-        "weight_scale_2",
-        "weight_scale_inv",
-    }
-)
-_SCALE_ENDINGS = (  # of stacked experts
-    "_activation_scale",
-    "_input_scale",
-    "_proj_scale",
-    "_scale_inv",
-    "_weight_scale",
-)
 _SECOND_SCALES = ("scale_weight_tensor", "weight_scale_2", "pre_quant_scale")
 _POWERS_OF_TWO = frozenset({"F8_E8M0", "U8"})  # U8: exponents that were stored before they had a dtype
 _TILED = "mxfp8"  # ComfyUI's name of the format whose scales do not lie row by row
@@ -69,8 +44,30 @@ _NAMED = 3
 
 def is_scale(key: str) -> bool:
     """Whether a key is, by its name, a scale or a marker of a quantized weight and not a weight."""
-    last = key.rpartition(".")[2]
-    return last in _SCALE_NAMES or last.endswith(_SCALE_ENDINGS)
+    return is_scale_word(key.rpartition(".")[2])
+
+
+def scales_in_use(infos: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """The scales and markers of the weights that are read as code × scale, each with such a weight.
+
+    A marker of a whole network is among them if that has no quantized weight but these. Keys that are
+    only called like a scale are not.
+    """
+    encoded = sorted(key for key, info in infos.items() if info.encoded)
+    found: dict[str, str] = {}
+    if not encoded:
+        return found
+    others = sorted(key for key, info in infos.items() if _is_left_as_codes(infos, info))
+    weights = frozenset(encoded)
+    for key, info in infos.items():
+        if key.rpartition(".")[2] == NETWORK_MARKER:
+            network = key.removesuffix(NETWORK_MARKER)
+            weight = None if _first_in(network, others) else _first_in(network, encoded)
+        else:
+            weight = next((w for w in weights_scaled_by(key, numbers=info.numel) if w in weights), None)
+        if weight is not None:
+            found[key] = weight
+    return found
 
 
 def with_scales(checkpoint: Checkpoint) -> Checkpoint:
@@ -84,7 +81,7 @@ def with_scales(checkpoint: Checkpoint) -> Checkpoint:
     left: dict[str, list[str]] = {}
     layers = _marked_layers(checkpoint.metadata)
     for info in checkpoint.infos.values():
-        scales = [checkpoint.infos[name] for name in _scale_keys(info.key) if name in checkpoint.infos]
+        scales = [checkpoint.infos[name] for name in scale_keys(info.key) if name in checkpoint.infos]
         if not scales or not info.numel or info.encoded or info.view:
             continue
         if info.dtype in _FP8:
@@ -147,11 +144,17 @@ class ScaledSource(AbstractEncodedSource):
         return self._grid.factors(start, count) if uniform is None else uniform
 
 
-def _scale_keys(key: str) -> tuple[str, ...]:
-    """The names that the scale of a tensor can have."""
-    stem, _, last = key.rpartition(".")
-    older = (f"{stem}.scale_weight",) if stem and last == "weight" else ()
-    return (*older, f"{key}_scale", f"{key}_scale_inv")
+def _is_left_as_codes(infos: Mapping[str, TensorInfo], info: TensorInfo) -> bool:
+    """Whether a weight has a scale that is not understood, and stays as it is stored."""
+    if info.encoded or info.dtype not in _FP8 | _OTHER_QUANTIZED:
+        return False
+    return any(name in infos for name in scale_keys(info.key))
+
+
+def _first_in(network: str, keys: list[str]) -> str | None:
+    """The first of sorted keys that begin with a network's words; files may hold many markers."""
+    at = bisect_left(keys, network)
+    return keys[at] if at < len(keys) and keys[at].startswith(network) else None
 
 
 def _as_values(info: TensorInfo, source: int) -> TensorInfo:

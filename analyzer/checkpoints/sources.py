@@ -6,6 +6,7 @@ in use, and a mapped file that shrinks kills the process.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -135,4 +136,6 @@ def _reason(error: OSError | ValueError) -> str:
         return "no such file; check the spelling of its name"
     if isinstance(error, PermissionError):
         return "permission denied; allow reading it, or copy it to where you may"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "more files are needed at once than the system lets open; allow more, with `ulimit -n 4096`"
     return (getattr(error, "strerror", None) or str(error)).lower()

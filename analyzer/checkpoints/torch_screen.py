@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 MAX_UNFOLDED_BYTES = 64 << 20  # what a pickle may take in memory, beside as much as its file has, four times
+MAX_TENSORS_BYTES = 1 << 30  # and for many small tensors, in proportion to the file: 100,000 take 0.7 GB here
 MAX_NESTING = 100  # of tuples in tuples; torch.save needs 3
 
 _ENOUGH = "do not use this model unless you know why"
@@ -37,6 +38,9 @@ _CALLABLE = frozenset(
 _ANY_TENSOR = "torch._tensor._rebuild_from_type_v2"  # calls its first argument
 _BYTES = frozenset({"_codecs.encode", "builtins.bytearray"})  # of a text; the latter also of a size
 _CODECS = frozenset({"latin1", "latin-1"})  # others can take a time that grows with the square
+
+# A tensor of one element takes 170 bytes of a file and 6000 here, and may be all that a file holds.
+_TENSORS_SHARE = 48
 
 # In bytes, about as many as CPython and torch take.
 _STEP, _OBJECT, _CONTAINER, _ENTRY, _STORAGE, _TENSOR = 16, 96, 128, 112, 512, 1024
@@ -82,7 +86,7 @@ class _Screen:
         self._stream = stream
         self._size = size
         self._stand_ins = stand_ins
-        self._left = MAX_UNFOLDED_BYTES + 4 * size
+        self._left = MAX_UNFOLDED_BYTES + 4 * size + min(_TENSORS_SHARE * size, MAX_TENSORS_BYTES)
 
     def run(self) -> None:
         """Go through one pickle up to its end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from analyzer.cli.scan import scan
 from analyzer.errors import AnalyzerError
 
 _INTERRUPTED = 130
+_FILES = (65_536, 10_240)  # open at once; macOS refuses the first
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,6 +53,7 @@ def main() -> NoReturn:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
+    _allow_many_files()
     sys.exit(run())
 
 
@@ -73,6 +76,22 @@ def run() -> int:
         click.echo("Interrupted; nothing was left behind.", err=True)
         return _INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _allow_many_files() -> None:
+    """Every shard of both models stays open, and macOS gives 256 files to a program that asks for none."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in _FILES:
+        wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        if soft == resource.RLIM_INFINITY or wanted <= soft:
+            return
+        with suppress(OSError, ValueError):  # the system may know another limit than it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,8 +31,7 @@ class Meaning:
 
     def facets(self, key: str) -> tuple[Facet, ...]:
         """The rows of a tensor under their canonical names, in their order."""
-        name = self.inner[key]
-        return self.mapped.get(name) or (Facet(name),)
+        return self._facets[key]
 
     def parts(self, key: str) -> tuple[Facet, ...]:
         """The facets of a fused tensor; none of any other."""
@@ -41,23 +40,25 @@ class Meaning:
 
     def names(self, key: str) -> list[str]:
         """The bare canonical names of a tensor's rows."""
-        return [self._bare[name] for name in self._names(key)]
+        return [self._bare[facet.name] for facet in self._facets[key]]
 
-    def _names(self, key: str) -> Sequence[str]:
-        name = self.inner[key]
-        return [facet.name for facet in self.mapped.get(name, ())] or [name]
+    @cached_property
+    def _facets(self) -> Mapping[str, tuple[Facet, ...]]:
+        return {key: self.mapped.get(name) or (Facet(name),) for key, name in self.inner.items()}
 
     @cached_property
     def _bare(self) -> Mapping[str, str]:
         """Canonical names without the word for a base model, which `AutoModel` leaves out; none twice."""
-        bare = {name: bare_name(name) for key in self.inner for name in self._names(key)}
+        names = (facet.name for facets in self._facets.values() for facet in facets)
+        bare = {name: bare_name(name) for name in names}
         counts = Counter(bare.values())
         return {name: short if counts[short] == 1 else name for name, short in bare.items()}
 
     @cached_property
     def places(self) -> Mapping[str, Place]:
         """Where each bare canonical name lies."""
-        return {self._bare[f.name]: Place(key, f) for key in self.inner for f in self.facets(key)}
+        bare = self._bare
+        return {bare[f.name]: Place(key, f) for key, facets in self._facets.items() for f in facets}
 
 
 def meanings(networks: Iterable[Network]) -> dict[str, Meaning]:
@@ -84,7 +85,7 @@ def _wrapped(names: Collection[str]) -> Iterable[int]:
     """How many letters all names can do without: 0, and those of the words that wrap them all."""
     yield 0
     length = 0
-    for word in next(iter(names), "").split(".")[:-1]:
+    for word in next(iter(names), "").split(".")[:-1][:_MAX_WRAPPERS]:
         if word not in _WRAPPERS or not all(name.startswith(f"{word}.", length) for name in names):
             return
         length += len(word) + 1
@@ -93,10 +94,11 @@ def _wrapped(names: Collection[str]) -> Iterable[int]:
 
 def bare_name(name: str) -> str:
     """A name without the words for a base model, and in the spelling that came later."""
-    word, dot, rest = name.partition(".")
-    while dot and word in _BASES:
-        name = rest
+    for _ in range(_MAX_WRAPPERS):
         word, dot, rest = name.partition(".")
+        if not dot or word not in _BASES:
+            break
+        name = rest
     for old, new in _OLD_ENDS.items():
         if name.endswith(old):
             return name.removesuffix(old) + new
@@ -105,6 +107,7 @@ def bare_name(name: str) -> str:
 
 # Words around a whole network that is on its own in its file.
 _WRAPPERS = frozenset({"model", "net", "network", "transformer", "module"})
+_MAX_WRAPPERS = 8  # of them before one name; `model.language_model.model.` is the most that is seen
 
 # What the classes of transformers call the model below its head, and the words above.
 _BASES = _WRAPPERS | {"bert", "roberta", "distilbert", "gpt_neox", "vit", "language_model", "backbone"}

@@ -17,9 +17,8 @@ def partners(
     """Which network of B each network of A is: the one that shares most tensors, in name and shape."""
     merits = []
     for one in ones:
-        for two in twos:
-            shared = [name for name in one.places if name in two.places]
-            if shared and one.average == two.average:
+        for two in (each for each in twos if each.average == one.average):
+            if shared := [name for name in one.places if name in two.places]:
                 alike = _alike(a, one, b, two, shared)
                 same_part = one.part == two.part
                 # Networks of two kinds may have some names in common without being the same one.

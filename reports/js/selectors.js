@@ -6,7 +6,7 @@ const Selectors = (() => {
   // Maps, since a reader's word may be one that every object has, such as “constructor”.
   const ALIASES = new Map([['clip', 'text_encoder'], ['u-net', 'unet']]);
   const WILDCARDS = new Map([['*', '[\\s\\S]*'], ['?', '[\\s\\S]']]);
-  const SPECIAL = ['schedule', 'marker']; // components that are names of their own
+  const SPECIAL = ['schedule', 'marker', 'training']; // components that are names of their own
   const NEAREST = 3;
 
   /** The request does not parse or names what is not there; the message is fit to show. */

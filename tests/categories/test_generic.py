@@ -195,6 +195,21 @@ def test_no_keys_are_no_problem() -> None:
     assert Categorized("generic", "generic (by key names)", (), {}) == categorize([])
 
 
+def test_work_on_a_name_grows_no_faster_than_its_length() -> None:
+    """A path of 60,000 words to a stack, whose every beginning would take 7 GB; the label is a short one."""
+    path = "a." * 60_000
+    found = label(*(f"{path}{number}.attn.w{tensor}" for number in range(2) for tensor in range(3)))
+    assert {"BASE"} == {labels.block for labels in found.labels.values()}
+    assert all(len(labels.component) <= 300 for labels in found.labels.values())
+
+
+def test_a_stack_behind_forty_words_is_one_still() -> None:
+    """No model has so long a path; the words that lead to the layers are dropped nevertheless."""
+    found = label(*numbered("a." * 40 + "layers.#.mlp.weight", 2), "a." * 40 + "embed.weight")
+    assert ("L00", "L01") == found.blocks
+    assert "embed" == found.labels["a." * 40 + "embed.weight"].component
+
+
 WORDS = st.sampled_from(
     [
         *("model", "layers", "layer1", "encoder", "decoder", "input_blocks", "middle_block", "output_blocks"),

@@ -6,6 +6,7 @@ import pytest
 
 from analyzer.categories import categorize
 from analyzer.categories.names import judge, last_words
+from analyzer.checkpoints.scaled import is_scale
 from analyzer.records import Categorized, Labels, TensorInfo
 
 
@@ -88,6 +89,30 @@ def test_kinds_by_last_word(kind: str, names: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("q.weight_scale", "q.scale_weight", "q.input_scale", "q.weight_scale_inv", "q.comfy_quant"),
+        *("mlp.experts.down_proj_scale", "mlp.experts.gate_up_proj_scale_inv", "q.activation_scale"),
+        *("mlp.experts.w13_weight_scale", "mlp.experts.down_proj_input_scale", "q.pre_quant_scale"),
+    ],
+)
+def test_scales_of_quantized_weights_do_not_count(key: str) -> None:
+    """Whatever calls a key a scale or a marker of codes, its label does too."""
+    assert is_scale(key)
+    assert [("other", False)] * 4 == [judge(last_words(f"net.{key}"), "F32", axes) for axes in range(4)]
+
+
+def test_learned_scales_have_axes() -> None:
+    """A QK norm's vector has the name of a cache's scale, which is one number."""
+    for name in ("attn.q_scale", "attn.k_scale", "attn.v_scale", "attn.output_scale"):
+        assert ("other", False) == judge(name, "F32", 0)
+        assert ("weight", True) == judge(name, "F32", 1)
+    assert [("net/attn/k_scale", "weight")] == [
+        (labels.component, labels.kind) for labels in label("net.attn.k_scale").labels.values()
+    ]
+
+
 @pytest.mark.parametrize("dtype", ["I8", "I32", "I64", "U8", "U16", "BOOL"])
 def test_integers_are_other_and_do_not_count(dtype: str) -> None:
     """Whatever they are called."""
@@ -123,3 +148,20 @@ def test_parametrizations_are_the_tensor_that_they_stand_for() -> None:
     new, old = "conv.parametrizations.weight.original0", "conv.weight_g"
     labels = label(new, old).labels
     assert Labels("other", "BASE", "conv", "weight", "conv") == labels[new] == labels[old]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "first_stage_model.loss.discriminator.main.0.weight",
+        "loss.logvar",
+        "loss.perceptual_loss.net.slice1.0.bias",
+        "optimizer.state.0.exp_avg",
+        "optimizer_states.0.state.1.step",
+    ],
+)
+def test_what_only_training_needs_is_no_weight(key: str) -> None:
+    """Discriminators and optimizers lie in old checkpoints; they are a component of their own."""
+    vae = "first_stage_model.decoder.mid.block_1.norm1.weight"
+    labels = categorize([tensor(name) for name in (key, vae)]).labels[key]
+    assert ("training", "other", False) == (labels.component, labels.kind, labels.counted)

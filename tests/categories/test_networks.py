@@ -95,6 +95,20 @@ def test_text_encoders_are_numbered_as_diffusers_does() -> None:
     assert ["text_encoder_2", "text_encoder"] == [found[key][0] for key in sgm]
 
 
+def test_a_file_does_not_say_how_many_networks_there_are() -> None:
+    """Sixteen text encoders are more than any model has; what follows keeps its names, in no network."""
+    keys = [f"text_encoders.e{number:05}.a.weight" for number in range(6000)]
+    found = places(*reversed(keys), "text_encoders.clip_l.a.weight")
+    assert ("text_encoder", "a.weight") == found["text_encoders.clip_l.a.weight"]
+    assert ("text_encoder_16", "a.weight") == found[keys[14]]
+    assert {key: (OTHER, key) for key in keys[15:]} == {key: found[key] for key in keys[15:]}
+
+
+def test_words_around_a_network_are_few() -> None:
+    """Each of them is a way to read all names; no tool puts more than two there."""
+    assert [0, 6, 12, 18, 24] == list(variants(["model." * 30_000 + "a.weight"]))
+
+
 def test_keys_beside_a_denoiser_are_no_network_of_their_own() -> None:
     """Schedules and the like stand without a prefix beside a U-Net; alone they would be the model."""
     assert {"betas": (MAIN, "betas")} == places("betas")

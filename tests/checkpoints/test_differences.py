@@ -42,6 +42,10 @@ DIFFERENCES: dict[str, tuple[list[str], str]] = {
         ["unet.down_blocks.0.attn1.processor.to_q_lora.up.weight", "unet.mid.to_k.lora.down.weight"],
         "a LoRA",
     ),
+    "XLabs": (
+        [f"double_blocks.0.processor.proj_lora{n}.{k}.weight" for n in (1, 2) for k in ("down", "up")],
+        "a LoRA",
+    ),
     "diffusers, linear layer": (["text_encoder.q_proj.lora_linear_layer.up.weight"], "a LoRA"),
     "ComfyUI, with prefix": (
         [f"diffusion_model.blocks.0.self_attn.q.{k}.weight" for k in ("lora_down", "lora_up")]

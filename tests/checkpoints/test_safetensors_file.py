@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from analyzer.checkpoints import Checkpoint, open_checkpoint
+from analyzer.checkpoints.json_file import MAX_GROUPS
 from analyzer.checkpoints.safetensors_file import MAX_HEADER_BYTES
 from analyzer.errors import CheckpointError
 
@@ -167,6 +168,15 @@ def test_refuses(tmp_path: Path, content: bytes, expected: str) -> None:
     sentence = refusal(tmp_path / "m.safetensors", content)
     assert expected in sentence
     assert sentence.isprintable()
+
+
+def test_a_header_holds_no_more_objects_than_a_model_has(tmp_path: Path) -> None:
+    """Empty ones take 27 times as much memory as their text: 100 MB of them would fill a computer."""
+    header = b'{"a": [' + b"{}," * MAX_GROUPS + b"{}]}"
+    sentence = refusal(tmp_path / "m.safetensors", encode(header))
+    assert "the header holds more than 1000000 objects and lists" in sentence
+    few = b'{"a": [' + b"{}," * (MAX_GROUPS - 3) + b"{}]}"
+    assert "entry for 'a' is not an object" in refusal(tmp_path / "m.safetensors", encode(few))
 
 
 def test_truncation_names_both_sizes(tmp_path: Path) -> None:

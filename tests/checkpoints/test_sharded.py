@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -233,6 +235,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "deep": ("[" * 100_000, "is nested too deeply"),
     "half a character as key": ('{"weight_map": {"\\ud800": "x"}}', "is not valid Unicode"),
     "a folder as shard": ('{"weight_map": {"a": "sub"}}', "is not a regular file"),
+    "too many objects": ("[" * 1_000_001, "holds more than 1000000 objects and lists"),
     "the index itself": (f'{{"weight_map": {{"a": "{INDEX}"}}}}', "is a text file and not a model"),
 }
 
@@ -340,6 +343,24 @@ def test_two_hundred_shards_are_opened(tmp_path: Path) -> None:
     write_index(tmp_path, names)
     with open_checkpoint(tmp_path) as checkpoint:
         assert set(names) == set(checkpoint.infos)
+
+
+@pytest.mark.parametrize("hard", [None, 50], ids=["may be raised", "may not"])
+def test_many_shards_and_few_descriptors(tmp_path: Path, hard: int | None) -> None:
+    """A program has 256 files at first on macOS: it asks for more, and where it gets none says what helps."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    names = {f"layer.{n}.weight": f"model-{n + 1:05}-of-00080.safetensors" for n in range(80)}
+    for key, name in names.items():
+        save_file({key: np.zeros(1, np.float32)}, tmp_path / name)
+    write_index(tmp_path, names)
+    limits = (50, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    program = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, {limits}); "
+        f"import analyzer.cli; sys.argv = ['mergescope', 'inspect', {str(tmp_path)!r}]; analyzer.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (hard is not None) == done.returncode, done.stderr
+    assert (hard is not None) == ("allow more, with `ulimit -n 4096`" in done.stderr)
 
 
 def test_a_model_beside_its_shards_has_to_be_named(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from analyzer.checkpoints import open_checkpoint, torch_screen
+from analyzer.checkpoints.torch_leftovers import NAMES
 from analyzer.checkpoints.torch_screen import MAX_UNFOLDED_BYTES, refuse_bombs
 from analyzer.errors import CheckpointError
 
@@ -201,3 +202,21 @@ def test_real_pickles_take_a_small_part_of_what_they_may() -> None:
     with zipfile.ZipFile(stream) as packed:
         body = packed.read(next(name for name in packed.namelist() if name.endswith("data.pkl")))
     assert refuse_bombs(io.BytesIO(body), size=len(body), pickles=1, stand_ins=()) is None
+
+
+def test_a_file_of_nothing_but_small_tensors_is_no_bomb() -> None:
+    """As it was saved before 1.6, where a tensor of one element has the fewest bytes in the file."""
+    stream = io.BytesIO()
+    tensors = {f"w{n}": torch.zeros(1) for n in range(16_000)}
+    torch.save(tensors, stream, _use_new_zipfile_serialization=False)
+    size = stream.tell()
+    stream.seek(0)
+    assert refuse_bombs(stream, size=size, pickles=5, stand_ins=NAMES) is None
+
+
+def test_what_small_tensors_may_take_has_an_end() -> None:
+    """A large file is no reason for a pickle that takes more than tensors of any model do."""
+    start = b"\x80\2" + text("a" * 1_000_000) + b"q\0" + imported("builtins", "set") + b"q\1"
+    body = start + b"h\1h\0\x85R" * 700 + b"."
+    for size in (1 << 20, 1 << 28):
+        assert LARGE in str(refuse_bombs(io.BytesIO(body), size=size, pickles=1, stand_ins=()))

@@ -293,7 +293,7 @@ def test_models_without_a_common_shape_are_not_merged() -> None:
     """Nothing would come of it but A, with a recipe that says otherwise."""
     a = {"x.weight": np.ones((2, 2), np.float32), "y.weight": np.ones(3, np.float32)}
     b = {"x.weight": np.ones((4, 4), np.float32), "z.weight": np.ones(3, np.float32)}
-    with pytest.raises(RecipeError, match="nothing of A can be merged with B: .*shapes differ"):
+    with pytest.raises(RecipeError, match=r"nothing of A can be merged with B: .*shapes differ"):
         plan(Recipe(alpha=0.5), a, b)
 
 

@@ -77,7 +77,15 @@ def leaves(scan: Scan) -> tuple[KeyScan, ...]:
 
 
 def keys_where(scan: Scan, condition: Condition) -> list[KeyScan]:
-    """The counted keys whose own statistics fulfil a condition, in the scan's order."""
+    """The counted keys whose own statistics fulfil a condition, in the scan's order.
+
+    Raises AnalyzerError where no key was compared: a condition that looked at nothing does not hold.
+    """
+    if not any(row.sums.n for row in scan.keys):
+        raise AnalyzerError(
+            f"the condition has nothing to look at: no key of {scan.a.path} could be compared with one of "
+            f"{scan.b.path}; look at both with mergescope inspect"
+        )
     whole = total(scan.keys)
     return [row for row in counted(scan.keys) if condition.holds(evaluate(row.sums, total=whole))]
 

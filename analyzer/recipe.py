@@ -101,22 +101,8 @@ def resolve(
     _check(recipe)
     alphas = _Alphas(recipe, [_Row(key, categorized.labels[key]) for key in a], categorized.blocks)
     pairs = {p.a.key: p for p in pairing.pairs if not p.partial}
-    mismatches = {m.key: m for m in pairing.shape_mismatch}
     scales = obsolete_scales(recipe, a)
-    in_use = scales_in_use(a)
-    actions = []
-    for key, info in a.items():
-        if key in scales:
-            continue
-        labels = categorized.labels[key]
-        obstacle = _obstacle(pairs.get(key), mismatches.get(key), labels, in_use.get(key))
-        if recipe.position_ids == "reset" and _is_clip_positions(key, info):
-            actions.append(_reset(key))
-        elif obstacle is not None:
-            actions.append(_untouched(info, recipe, None, obstacle))
-        else:
-            alpha, reason = alphas.of(_Row(key, labels))
-            actions.append(_touched(info, recipe, alpha, reason))
+    actions = _actions(recipe, a, pairs, pairing, alphas)
     added: dict[str, Action] = {}
     if recipe.only_in_b == "add":
         _check_addable(pairing, a)
@@ -146,15 +132,31 @@ def resolve(
         ),
         pairs=pairs,
     )
-    if all(x.alpha is None and x.verb in ("keep", "cast") for x in actions):
-        reasons = sorted({x.reason for x in actions})
-        raise RecipeError(
-            f"nothing of A can be merged with B: {'; '.join(reasons[:_REASONS])}; compare the two with "
-            "mergescope scan"
-        )
+    _refuse_nothing(actions)
     if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
         _refuse_idle(recipe, alphas, actions)
     return plan
+
+
+def _actions(
+    recipe: Recipe, a: Mapping[str, TensorInfo], pairs: Mapping[str, Pair], pairing: Pairing, alphas: _Alphas
+) -> list[Action]:
+    """What happens to A's keys, in their order, without the scales that nobody needs any more."""
+    mismatches = {m.key: m for m in pairing.shape_mismatch}
+    scales, in_use = obsolete_scales(recipe, a), scales_in_use(a)
+    actions = []
+    for row in alphas.rows:
+        key, info = row.key, a[row.key]
+        if key in scales:
+            continue
+        obstacle = _obstacle(pairs.get(key), mismatches.get(key), row.labels, in_use.get(key))
+        if recipe.position_ids == "reset" and _is_clip_positions(key, info):
+            actions.append(_reset(key))
+        elif obstacle is not None:
+            actions.append(_untouched(info, recipe, None, obstacle))
+        else:
+            actions.append(_touched(info, recipe, *alphas.of(row)))
+    return actions
 
 
 def obsolete_scales(recipe: Recipe, a: Mapping[str, TensorInfo]) -> set[str]:
@@ -367,6 +369,16 @@ def _partner_warnings(pairing: Pairing, categorized: Categorized) -> list[str]:
 def _names(selector: Selector, row: _Row) -> bool:
     """Whether a selector means a key; EMA copies only where it names their part, not by a glob."""
     return selector.hits(row) and (row.labels.part != "ema" or "part" in selector.axes)
+
+
+def _refuse_nothing(actions: Sequence[Action]) -> None:
+    """Say why, if all of A stays because nothing of it has a counterpart that it can be merged with."""
+    if all(x.alpha is None and x.verb in ("keep", "cast") for x in actions):
+        reasons = sorted({x.reason for x in actions})
+        raise RecipeError(
+            f"nothing of A can be merged with B: {'; '.join(reasons[:_REASONS])}; compare the two with "
+            "mergescope scan"
+        )
 
 
 def _refuse_idle(recipe: Recipe, alphas: _Alphas, actions: Sequence[Action]) -> None:

@@ -584,3 +584,13 @@ def test_the_ranking_fits_the_terminal(
     assert lines[1].startswith("attn2 ")
     seen = {word for line in lines[1:] for word in line.split()[1:]}
     assert seen <= whole
+
+
+def test_fail_on_needs_something_to_look_at(run: Run, write: Write, tmp_path: Path) -> None:
+    """A gate of CI must not be green because no key could be compared; nothing is left behind."""
+    a = write("a.safetensors", {"x.weight": np.ones((2, 3), np.float32)})
+    b = write("b.safetensors", {"x.weight": np.ones((4, 6), np.float32)})
+    out = tmp_path / "scan.json"
+    result = run("scan", a, b, "--fail-on", "relative_change > 0", "-o", out)
+    assert (1, False) == (result.code, out.exists())
+    assert "the condition has nothing to look at: no key of" in result.err

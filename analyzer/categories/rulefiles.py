@@ -60,7 +60,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from analyzer.categories import templates
-from analyzer.categories.fields import Table, brief, collect, listed
 from analyzer.categories.names import BASE, VAE, Position, clean
 from analyzer.categories.rules import (
     Evidence,
@@ -75,6 +74,7 @@ from analyzer.categories.rules import (
 )
 from analyzer.categories.templates import Segment, TemplateError
 from analyzer.errors import AnalyzerError
+from analyzer.fields import Table, brief, collect, listed
 
 Library = Callable[[str], str]  # the text of a file that ships with the package, by its name
 

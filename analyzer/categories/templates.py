@@ -25,8 +25,10 @@ from functools import cache
 from itertools import product
 from math import prod
 
+from analyzer.fields import FieldError
 
-class TemplateError(ValueError):
+
+class TemplateError(FieldError):
     """A template cannot be read; the message is the reason alone."""
 
 

@@ -11,6 +11,7 @@ import click
 from analyzer.cli import options
 
 if TYPE_CHECKING:
+    from analyzer.merge import MergeResult
     from analyzer.records import Plan
 
 
@@ -134,19 +135,26 @@ def merge(
                 model_a, model_b, plan, wish, out=output, force=force,
                 device=where, threads=threads, progress=progress,
             )  # fmt: skip
-    for key, count in result.nonfinite.items() if not quiet else ():
-        terminal.warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
-    for key, count in result.clipped.items() if not quiet else ():
-        terminal.warn(f"{count:,} values of {key!r} are clipped: too large for A's fp8 scale")
-    if result.left_out and not quiet:
-        terminal.warn(
-            f"not copied from A's folder: {terminal.list_some(result.left_out)} (weights in other forms, "
-            "states of a training, links that lead to no file)"
-        )
+    if not quiet:
+        _warn_of(result)
     if not quiet and not as_json:
         with terminal.pipe_may_close():
             plans.print_plan_summary(plan)
             terminal.print_written([output])
+
+
+def _warn_of(result: MergeResult) -> None:
+    from analyzer.cli import terminal
+
+    for key, count in result.nonfinite.items():
+        terminal.warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
+    for key, count in result.clipped.items():
+        terminal.warn(f"{count:,} values of {key!r} are clipped: too large for A's fp8 scale")
+    if result.left_out:
+        terminal.warn(
+            f"not copied from A's folder: {terminal.list_some(result.left_out)} (weights in other forms, "
+            "states of a training, links that lead to no file)"
+        )
 
 
 def _print_json(plan: Plan) -> None:

@@ -50,7 +50,6 @@ def scan(
     from analyzer.cli import terminal
     from analyzer.cli.report import render_report
     from analyzer.devices import resolve_device
-    from analyzer.errors import AnalyzerError
     from analyzer.expressions import parse_expression
     from analyzer.kinship import findings, kinship
     from analyzer.ranking import keys_where, rank
@@ -69,11 +68,7 @@ def scan(
             result = run_scan(
                 model_a, model_b, only=only, book=book, device=where, threads=threads, progress=progress
             )
-    if condition and not any(row.sums.n for row in result.keys):
-        raise AnalyzerError(
-            f"--fail-on has nothing to look at: no key of {a} could be compared with one of {b}; look at "
-            "both with mergescope inspect"
-        )
+    failed = keys_where(result, condition) if condition else []
     document = scanfile.dumps(result) if output or as_json else b""
     contents = {}
     if output:
@@ -84,7 +79,6 @@ def scan(
         contents[table] = keys_csv(result).encode()
     write_files(contents, inputs=inputs)
     found = findings(result)
-    failed = keys_where(result, condition) if condition else []
     if not quiet:
         for note in result.notes:
             terminal.warn(note)

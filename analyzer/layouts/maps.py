@@ -43,13 +43,14 @@ side of a rule has, names that cannot be told apart, and fused tensors whose par
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from analyzer.errors import AnalyzerError
+from analyzer.fields import Table, collect, listed
 from analyzer.layouts import templates
 from analyzer.layouts.facets import Facet
 from analyzer.layouts.templates import Node, Placeholders, TemplateError
@@ -96,79 +97,23 @@ def load(file: Path | Traversable) -> Map:
 def parse(text: str, *, source: str) -> Map:
     """The map of a TOML text; `source` names it in messages."""
     try:
-        document = _Table("the file", tomllib.loads(text))
+        document = Table("the file", "", tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise AnalyzerError(f"{source}: the map is not valid TOML: {error}") from error
     problems: list[str] = []
-    heads = _collect([document], _head, problems)
+    heads = collect([document], _head, problems)
     draft = _Draft(heads[0].placeholders if heads else {})
-    required = _collect(document.rows("require"), draft.evidence, problems)
-    refused = _collect(document.rows("refuse"), draft.evidence, problems)
+    required = collect(document.rows("require"), draft.evidence, problems)
+    refused = collect(document.rows("refuse"), draft.evidence, problems)
     if heads:  # without placeholders every rule would seem to be wrong
-        _collect(document.rows("rule"), draft.add_rule, problems)
-        _collect(document.rows("alias"), draft.add_alias, problems)
+        collect(document.rows("rule"), draft.add_rule, problems)
+        collect(document.rows("alias"), draft.add_alias, problems)
     if problems:
-        raise AnalyzerError(f"{source}: {'; '.join(problems)}")
+        raise AnalyzerError(f"{source}: {listed(problems)}")
     head = heads[0]
     return Map(
         head.name, head.title, head.labels, tuple(required), tuple(refused), draft.forward, draft.backward
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the file, for reading it field by field; every complaint is a TemplateError."""
-
-    where: str  # for messages: "rule 3"
-    fields: Any  # what stands there; `only` makes sure that it is a table
-
-    def only(self, *allowed: str) -> None:
-        """Refuse what is no table, and every field that is not one of these."""
-        if not isinstance(self.fields, dict):
-            raise TemplateError(f"must be a table, it is {self.fields!r}")
-        if unknown := sorted(set(self.fields) - set(allowed)):
-            raise TemplateError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
-
-    def text(self, field: str, default: str | None = None) -> str:
-        """A text; only a default may be empty."""
-        value = self.fields.get(field, default)
-        if not isinstance(value, str) or (not value and field in self.fields):
-            raise TemplateError(f"{field} must be a text that is not empty, it is {value!r}")
-        return value
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts that is not empty."""
-        value = self.fields.get(field)
-        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise TemplateError(f"{field} must be a list of texts that is not empty, it is {value!r}")
-        return tuple(value)
-
-    def flag(self, field: str) -> bool:
-        """True or false, false if the field is missing."""
-        value = self.fields.get(field, False)
-        if not isinstance(value, bool):
-            raise TemplateError(f"{field} must be true or false, it is {value!r}")
-        return value
-
-    def share(self, field: str) -> int:
-        """An integer from 1 on, 1 if the field is missing."""
-        value = self.fields.get(field, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise TemplateError(f"{field} must be an integer from 1 on, it is {value!r}")
-        return value
-
-    def entries(self, field: str) -> dict[str, Any]:
-        """A table that is not empty, whatever it holds."""
-        value = self.fields.get(field)
-        if not isinstance(value, dict) or not value:
-            raise TemplateError(f"{field} must be a table that is not empty, it is {value!r}")
-        return value
-
-    def rows(self, field: str) -> list[_Table]:
-        """The tables of an array of tables, `[[field]]`, numbered from 1."""
-        value = self.fields.get(field, [])
-        rows = value if isinstance(value, list) else [value]
-        return [_Table(f"{field} {number}", row) for number, row in enumerate(rows, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,23 +124,12 @@ class _Head:
     placeholders: Placeholders
 
 
-def _collect(tables: Iterable[_Table], read: Callable[[_Table], T], problems: list[str]) -> list[T]:
-    """What `read` makes of each table; what it complains about is added to `problems`."""
-    results: list[T] = []
-    for table in tables:
-        try:
-            results.append(read(table))
-        except TemplateError as error:
-            problems.append(f"{table.where}: {error}")
-    return results
-
-
-def _head(table: _Table) -> _Head:
+def _head(table: Table) -> _Head:
     table.only("name", "title", "labels", "placeholders", "require", "refuse", "rule", "alias")
     for field_name in ("require", "rule"):
         if not table.rows(field_name):
             raise TemplateError(f"has no [[{field_name}]]")
-    specs = _Table("placeholders", table.entries("placeholders"))
+    specs = Table("placeholders", "", table.entries("placeholders"))
     placeholders = {name: templates.stands_for(specs.text(name)) for name in specs.fields}
     return _Head(table.text("name"), table.text("title"), table.flag("labels"), placeholders)
 
@@ -209,7 +143,7 @@ class _Draft:
     backward: Node[Rule] = field(default_factory=Node)
     sources: set[tuple[str, str]] = field(default_factory=set)  # what has a rule, and unless what
 
-    def evidence(self, row: _Table) -> Node[bool]:
+    def evidence(self, row: Table) -> Node[bool]:
         """The names that a `require` or `refuse` means."""
         row.only("keys")
         root: Node[bool] = Node()
@@ -219,15 +153,15 @@ class _Draft:
                 templates.insert(root, text, self.placeholders, True)
         return root
 
-    def add_rule(self, row: _Table) -> None:
+    def add_rule(self, row: Table) -> None:
         """Add what a `rule` says, both ways."""
         self._add(row, alias=False)
 
-    def add_alias(self, row: _Table) -> None:
+    def add_alias(self, row: Table) -> None:
         """Add what an `alias` says, one way."""
         self._add(row, alias=True)
 
-    def _add(self, row: _Table, *, alias: bool) -> None:
+    def _add(self, row: Table, *, alias: bool) -> None:
         row.only("unless", "at", "names")
         unless = row.text("unless", "")
         modules = row.entries("at") if "at" in row.fields else {"": ""}
@@ -235,7 +169,7 @@ class _Draft:
             if not isinstance(canonical, str):
                 raise TemplateError(f"at.{module} must be a text, it is {canonical!r}")
             for name, target in row.entries("names").items():
-                facets = tuple(_facets(_Table(name, target), canonical))
+                facets = tuple(_facets(Table(name, name, target), canonical))
                 self._insert(_join(module, name), facets, unless, alias=alias)
 
     def _insert(self, source: str, facets: tuple[Facet, ...], unless: str, *, alias: bool) -> None:
@@ -272,18 +206,18 @@ class _Draft:
                 raise TemplateError(f"{source!r} and {facet.name!r} must have the same placeholders")
 
 
-def _facets(target: _Table, module: str) -> Iterator[Facet]:
+def _facets(target: Table, module: str) -> Iterator[Facet]:
     """What the right side of a line says."""
     if isinstance(target.fields, str):
         yield Facet(_join(module, target.fields))
     elif isinstance(target.fields, list):
-        yield from _parts([_Table(target.where, part) for part in target.fields], module)
+        yield from _parts([Table(target.where, target.name, part) for part in target.fields], module)
     else:
         target.only("name", "transposed")
         yield Facet(_join(module, target.text("name")), transposed=target.flag("transposed"))
 
 
-def _parts(parts: list[_Table], module: str) -> Iterator[Facet]:
+def _parts(parts: list[Table], module: str) -> Iterator[Facet]:
     """The parts of a fused tensor, which share its rows."""
     for part in parts:
         part.only("word", "name", "rows")

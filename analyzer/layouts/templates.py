@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Generic, TypeVar
 
+from analyzer.fields import FieldError
+
 T = TypeVar("T")
 
 Placeholders = Mapping[str, tuple[str, ...]]  # the words that each stands for; (ANY,) or (REST,) if open
@@ -28,7 +30,7 @@ Placeholders = Mapping[str, tuple[str, ...]]  # the words that each stands for; 
 ANY, REST = "#", "**"
 
 
-class TemplateError(ValueError):
+class TemplateError(FieldError):
     """A template cannot be read; the message is the reason alone."""
 
 

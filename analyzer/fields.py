@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from analyzer.categories.templates import TemplateError
-
 T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field cannot be read as it must be; the message is the reason alone, its caller knows the place."""
+
 
 _MAX_REASON = 300  # characters
 _MAX_LENGTH = 1000  # characters of all problems: who has more of them has one and the same many times
@@ -20,7 +23,7 @@ _MAX_LENGTH = 1000  # characters of all problems: who has more of them has one a
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the file, for reading it field by field; every complaint is a TemplateError."""
+    """A table of the file, for reading it field by field; every complaint is a FieldError."""
 
     where: str  # for messages: "rule 3", "place input"
     name: str  # its number or name alone
@@ -29,29 +32,50 @@ class Table:
     def only(self, *allowed: str) -> None:
         """Refuse what is no table, and every field that is not one of these."""
         if not isinstance(self.fields, dict):
-            raise TemplateError(f"must be a table, it is {self.fields!r}")
+            raise FieldError(f"must be a table, it is {self.fields!r}")
         if unknown := sorted(set(self.fields) - set(allowed)):
-            raise TemplateError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
+            raise FieldError(f"unknown field {', '.join(unknown)}; there is {', '.join(allowed)}")
 
     def text(self, field: str, default: str | None = None) -> str:
-        """A text that is not empty."""
+        """A text; only a default may be empty."""
         value = self.fields.get(field, default)
-        if not isinstance(value, str) or not value:
-            raise TemplateError(f"{field} must be a text that is not empty, it is {value!r}")
+        if not isinstance(value, str) or (not value and field in self.fields):
+            raise FieldError(f"{field} must be a text that is not empty, it is {value!r}")
         return value
 
     def texts(self, field: str) -> tuple[str, ...]:
         """A list of texts that is not empty; the texts may be."""
         value = self.fields.get(field)
         if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise TemplateError(f"{field} must be a list of texts that is not empty, it is {value!r}")
+            raise FieldError(f"{field} must be a list of texts that is not empty, it is {value!r}")
         return tuple(value)
 
     def number(self, field: str) -> int | None:
         """An integer from 0 on, None if the field is missing."""
         value = self.fields.get(field)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise TemplateError(f"{field} must be an integer from 0 on, it is {value!r}")
+            raise FieldError(f"{field} must be an integer from 0 on, it is {value!r}")
+        return value
+
+    def flag(self, field: str) -> bool:
+        """True or false, false if the field is missing."""
+        value = self.fields.get(field, False)
+        if not isinstance(value, bool):
+            raise FieldError(f"{field} must be true or false, it is {value!r}")
+        return value
+
+    def share(self, field: str) -> int:
+        """An integer from 1 on, 1 if the field is missing."""
+        value = self.fields.get(field, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise FieldError(f"{field} must be an integer from 1 on, it is {value!r}")
+        return value
+
+    def entries(self, field: str) -> dict[str, Any]:
+        """A table that is not empty, whatever it holds."""
+        value = self.fields.get(field)
+        if not isinstance(value, dict) or not value:
+            raise FieldError(f"{field} must be a table that is not empty, it is {value!r}")
         return value
 
     def rows(self, field: str) -> list[Table]:
@@ -73,7 +97,7 @@ def collect(tables: Iterable[Table], read: Callable[[Table], T], problems: list[
     for table in tables:
         try:
             results.append(read(table))
-        except TemplateError as error:
+        except FieldError as error:
             problems.append(f"{brief(table.where)}: {brief(str(error))}")
     return results
 

@@ -122,6 +122,20 @@ def test_a_key_that_cannot_be_compared_is_not_the_same() -> None:
         ]
 
 
+def test_identical_is_said_of_whole_models_only() -> None:
+    """Schedules that one side lacks do not matter; half a model without a partner, or NaN, does."""
+    rows = [row(f"x.{n}", still()) for n in range(20)]
+
+    def text(**lists: tuple[str, ...]) -> str:
+        return findings(replace(scan_of(*rows), **lists))[0].text
+
+    assert text(only_in_a=("betas", "alphas")).startswith("identical: all weights that could be compared")
+    assert text(only_in_a=("betas", "alphas", "lora")).startswith("all weights that could be compared")
+    assert text(only_in_b=tuple("abc")).startswith("all weights that could be compared")
+    broken = row("y", replace(still(), numel=still().numel + 1, nonfinite_b=1))
+    assert findings(scan_of(*rows, broken))[0].text.startswith("all weights that could be compared")
+
+
 def test_identical_keys_do_not_vote() -> None:
     """A frozen network, however large, tells nothing about the part that was trained."""
     result = scan_of(row("x", still(1_000_000)), row("y", turned(0.5, 1000)))

@@ -17,6 +17,7 @@ from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import RecipeError
 from analyzer.merge import MergeResult, merge, plan_merge
 from analyzer.recipe import Recipe
+from analyzer.scan import scan
 
 FP8 = torch.float8_e4m3fn
 Tensors = Mapping[str, torch.Tensor]
@@ -311,3 +312,26 @@ def test_the_recipe_of_an_fp8_merge_is_written(tmp_path: Path) -> None:
         recipe = json.loads(file.metadata()["mergescope.recipe"])
     with open_checkpoint(paths[1]) as model:
         assert model.fingerprint() == recipe["inputs"]["b"]["fingerprint"]
+
+
+def test_scales_that_make_up_a_value_are_in_no_list(tmp_path: Path) -> None:
+    """Scaled fp8 against a plain copy of its values: nothing is missing on either side."""
+    one = scaled(0, scale=0.01)
+    plain = {
+        "layers.0.mlp.weight": torch.from_numpy(values(one)),
+        "layers.0.mlp.bias": one["layers.0.mlp.bias"],
+    }
+    paths = save(tmp_path / "a.safetensors", one), save(tmp_path / "b.safetensors", plain)
+    for first, second in (paths, paths[::-1]):
+        with open_checkpoint(first) as a, open_checkpoint(second) as b:
+            result = scan(a, b)
+        assert ((), ()) == (result.only_in_a, result.only_in_b)
+        assert 0 == sum(row.sums.changed for row in result.keys)
+
+
+def test_what_was_odd_about_the_files_is_said_before_a_merge(tmp_path: Path) -> None:
+    """One shard of a model, named by itself, is a third of a model: the plan says so."""
+    shard = save(tmp_path / "model-00001-of-00003.safetensors", scaled(0, scale=0.01))
+    with open_checkpoint(shard) as a, open_checkpoint(shard) as b:
+        assert a.notes
+        assert set(a.notes) <= set(plan_merge(a, b, Recipe(alpha=0.5)).warnings)

@@ -44,9 +44,9 @@ class _CompiledBlender(AbstractBlender):
     chunk = CPU_CHUNK
 
     def __init__(self) -> None:
-        from analyzer.kernels import compiled
+        from analyzer.kernels import compiled_blend
 
-        self._blend, self._convert = compiled.blend, compiled.convert
+        self._blend, self._convert = compiled_blend.blend, compiled_blend.convert
         self._tables = value_tables()
         self._rounding = {
             name: rounding_parameters(name) if f.bits <= 16 else np.empty(0, np.int64)

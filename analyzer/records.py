@@ -6,9 +6,11 @@ Every record is frozen: a stage takes records and returns new ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from analyzer.measures import Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,87 +146,22 @@ class Categorized:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """What one streaming pass measures of a pair of tensors a and b, with d = b − a.
+class RowCosines:
+    """The cosines between the rows of two matrices (out × rest), those rows left out that have none."""
 
-    Sums add: the record of two chunks, keys or models together is the sum of their records, in
-    fp64. `numel` and `nonfinite_*` count every element. `n` counts the positions that are finite
-    on both sides, and `numeric` those of them that are stored as floating point on both sides:
-    every sum from `sum_a` on runs over these alone. Integers and booleans are compared for
-    equality (`changed`) and enter no sum.
-    """
-
-    numel: int = 0
-    n: int = 0
-    numeric: int = 0
-    nonfinite_a: int = 0
-    nonfinite_b: int = 0
-    changed: int = 0  # positions with a ≠ b
-    sign_flips: int = 0  # positions with a·b < 0
-    sum_a: float = 0.0
-    sum_b: float = 0.0
-    sum_aa: float = 0.0
-    sum_bb: float = 0.0
-    sum_dd: float = 0.0
-    sum_ab: float = 0.0
-    sum_abs_d: float = 0.0
-    max_abs_d: float = 0.0  # joins as a maximum
-    sum_ulp_sq: float = 0.0  # Σ ulp(a)², ulp = spacing in the coarser of the two storage dtypes
-    m2_a: float = 0.0  # Σ(a − mean of a)²; joins by Chan's formula, see `add_sums`
-    m2_b: float = 0.0
-
-    def __add__(self, other: Sums) -> Sums:
-        """The record of both samples together."""
-        return add_sums([self, other])
+    minimum: float
+    p05: float  # the 5th percentile, between neighbours interpolated linearly
+    median: float
 
 
-COUNTS = frozenset({"numel", "n", "numeric", "nonfinite_a", "nonfinite_b", "changed", "sign_flips"})
-_JOINED = {"max_abs_d", "m2_a", "m2_b"}  # the fields that do not simply add
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """The singular values σ of a change, seen as a matrix (out × rest), in few numbers. Does not add."""
 
-
-def add_sums(records: Iterable[Sums]) -> Sums:
-    """The record of all samples together; the empty record of none.
-
-    Every sum is rounded once (fsum), so the result depends neither on the order of the records nor
-    on how they are grouped, beyond the rounding of the parts themselves.
-    """
-    rows = list(records)
-    if len(rows) == 1:
-        return rows[0]
-    if not rows:
-        return Sums()
-    values: dict[str, Any] = {
-        f.name: _add([getattr(row, f.name) for row in rows]) for f in fields(Sums) if f.name not in _JOINED
-    }
-    values["max_abs_d"] = max(row.max_abs_d for row in rows)
-    numeric = values["numeric"]
-    values["m2_a"] = _join_squares([(r.numeric, r.sum_a, r.m2_a) for r in rows], numeric, values["sum_a"])
-    values["m2_b"] = _join_squares([(r.numeric, r.sum_b, r.m2_b) for r in rows], numeric, values["sum_b"])
-    return Sums(**values)
-
-
-def _join_squares(parts: Sequence[tuple[int, float, float]], count: int, total: float) -> float:
-    """Σ(x − mean)² of all parts, given (n, Σx, Σ(x − mean)²) of each.
-
-    Within the parts, and between their means and the common one: no difference of large squares,
-    so a spread of a millionth of the mean keeps its digits. Chan, Golub & LeVeque, Updating
-    formulae and a pairwise algorithm for computing sample variances, 1979.
-    """
-    if not count:
-        return 0.0
-    mean = total / count
-    between = [n * (part / n - mean) * (part / n - mean) for n, part, _ in parts if n]
-    return _add([*(m2 for _, _, m2 in parts), *between])
-
-
-def _add(column: Sequence[float]) -> float:
-    """The sum, exact for counts; ±inf or NaN where fp64 overflows, which fsum refuses to return."""
-    if isinstance(column[0], int):
-        return sum(column)
-    try:
-        return math.fsum(column)
-    except (OverflowError, ValueError):
-        return sum(column)
+    stable_rank: float  # Σσ² / max σ²
+    rank_90: int | None  # the fewest singular values that hold 90 % of Σσ²; None above a cap
+    top_singular_share: float  # max σ² / Σσ²
+    lora_rank: int | None  # of this rank, but for rounding; None if it does not look like a LoRA
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +177,8 @@ class KeyScan:
     sums: Sums
     slice: tuple[int, ...] | None = None  # the shape that was compared, if that is less than A's tensor
     rows: tuple[int, int] | None = None  # of a virtual row: which rows of A's fused tensor, first and end
+    row_cosines: RowCosines | None = None  # None: fewer than two axes, or no row with a direction
+    spectrum: Spectrum | None = None  # None: not asked for, fewer than two axes, or nothing changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +209,8 @@ class Scan:
     shape_mismatch: tuple[ShapeMismatch, ...]
     virtual: tuple[KeyScan, ...] = ()  # rows of fused tensors; their sums are part of those in `keys`
     notes: tuple[str, ...] = ()  # what was odd about the files or the pairing, one sentence each
+    base: ModelId | None = None  # the third model, from which A and B were both trained on
+    with_spectrum: bool = False  # whether spectra were asked for
 
 
 @dataclass(frozen=True, slots=True)

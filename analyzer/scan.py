@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from math import prod
 
 import numpy as np
@@ -14,36 +14,45 @@ from analyzer import __version__
 from analyzer.categories import RuleBook, categorize, require_used, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.scaled import scales_in_use
-from analyzer.kernels.formats import FLOATS
+from analyzer.measures import Sums, add_sums
+from analyzer.measuring import Measured, Models, measure_pieces
 from analyzer.pairing import Side, pair, repeated
-from analyzer.records import Categorized, KeyScan, ModelId, Pair, Run, Scan, Sums, TensorInfo, add_sums
+from analyzer.records import Categorized, KeyScan, ModelId, Pair, RowCosines, Run, Scan, TensorInfo
 from analyzer.selectors import select
-from analyzer.streaming import Progress, in_batches, run_batches
-from analyzer.sums import AbstractMeasurer, Bytes, compare_equality, open_measurer
+from analyzer.spectrum import describe_cost, estimate, measure_spectra
+from analyzer.streaming import Progress
+from analyzer.triples import pieces_of
 
-_BATCH_BYTES = 1 << 20
+_NAMED = 3  # keys that a note names
 
 
 def scan(
     a: Checkpoint,
     b: Checkpoint,
     *,
+    base: Checkpoint | None = None,
     only: str | None = None,
     book: RuleBook | None = None,
+    spectrum: bool = False,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = lambda _done, _total: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Scan:
     """Measure every key that A and B share, or those that the selector `only` hits.
 
-    Reads each byte of the paired tensors once, but for the few that are stored transposed. Memory is
-    bounded by two chunk buffers a thread and some kilobytes a key, whatever the size of the tensors.
+    With a `base`, from which both were trained on, also what each learned beyond it, in the same pass.
+    Reads each byte of the paired tensors once, but for the few that are stored transposed. With `spectrum`
+    reads the matrices that changed again; `notify` is told beforehand what that will cost. Memory is
+    bounded by a chunk buffer for each model a thread, some kilobytes a key, and 24 bytes for every row of
+    the tensors that are just being read (at most 2^20 rows each), whatever the size of the tensors.
     `book` are the architectures (default: those that ship). `device` is "cpu" or a torch device with
     fp64; `threads` defaults to one for each processor, and to two for a GPU. Raises PairingError if no
     key is shared, SelectorError if `only` is wrong or hits nothing, CheckpointError if a file cannot be
     read to its end, DeviceError if the device fails.
     """
-    categorized, labels_b = categorize_both(a, b, book=book or shipped())
+    book = book or shipped()
+    categorized, labels_b = categorize_both(a, b, book=book)
     pairing = pair(side_of(a, categorized), side_of(b, labels_b))
     rows = [_row(p, a.infos[p.a.key], categorized) for p in pairing.pairs]
     chosen = list(range(len(rows)))
@@ -53,30 +62,108 @@ def scan(
         # An EMA copy or a schedule that was asked for by name counts like any other key.
         rows = [replace(row, labels=replace(row.labels, counted=True)) for row in rows]
     runs = [(i, run) for i in chosen for run in pairing.pairs[i].parts]
-    pairs = [Pair(run.a, run.b) for _, run in runs]
-    measured = measure_pairs(a, b, pairs, device=device, threads=threads, progress=progress)
-    sums: dict[int, list[Sums]] = {}
-    for (i, _), each in zip(runs, measured, strict=True):
-        sums.setdefault(i, []).append(each)
-    keys = [replace(rows[i], sums=add_sums(sums[i])) for i in chosen]
+    bases, base_id = _in_base(a, categorized, base, book)
+    with_base = [(run, bases.get(rows[i].key)) for i, run in runs]
+    measured = _measure_runs(Models(a, b, base), with_base, device, threads, progress)
+    parts: dict[int, list[Measured]] = {}
+    for (i, _), found in zip(runs, measured, strict=True):
+        parts.setdefault(i, []).extend(found)
+    keys = [_with_measures(rows[i], parts[i]) for i in chosen]
+    notes_c = base.notes if base else ()
     keys, tied = count_tied_once(keys, repeated(categorized.networks))
+    if spectrum:
+        chosen_pairs = [pairing.pairs[i] for i in chosen]
+        keys = _with_spectra(keys, chosen_pairs, Models(a, b), device, threads, progress, notify)
     return Scan(
         tool=f"mergescope {__version__}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         a=identify(a, categorized),
         b=identify(b, labels_b),
+        base=base_id,
+        with_spectrum=spectrum,
         blocks=categorized.blocks,
         keys=tuple(keys),
         only_in_a=_without_scales(pairing.only_in_a, a),
         only_in_b=_without_scales(pairing.only_in_b, b),
         shape_mismatch=pairing.shape_mismatch,
         virtual=tuple(
-            _virtual_row(rows[i], run, each)
-            for (i, run), each in zip(runs, measured, strict=True)
+            _virtual_row(rows[i], run, found)
+            for (i, run), found in zip(runs, measured, strict=True)
             if run.word
         ),
-        notes=(*a.notes, *b.notes, *pairing.notes, *tied),
+        notes=(*a.notes, *b.notes, *notes_c, *pairing.notes, *tied, *_left_out(keys, base_id)),
     )
+
+
+def _in_base(
+    a: Checkpoint, categorized: Categorized, base: Checkpoint | None, book: RuleBook
+) -> tuple[dict[str, Pair], ModelId | None]:
+    """The base's tensors for A's, by A's key, and which model it is. PairingError if it has none of them."""
+    if base is None:
+        return {}, None
+    labels = categorize(base.infos.values(), book=book)
+    pairing = pair(side_of(a, categorized), side_of(base, labels))
+    return {p.a.key: p for p in pairing.pairs}, identify(base, labels)
+
+
+def _left_out(keys: Sequence[KeyScan], base: ModelId | None) -> list[str]:
+    """A note on the keys that have no counterpart in the base."""
+    missing = [row.key for row in keys if row.sums.numeric and row.sums.task is None]
+    if base is None or not missing:
+        return []
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return [
+        f"not in the base {base.path}, so without the statistics that need it: "
+        f"{', '.join(missing[:_NAMED])}{more}"
+    ]
+
+
+def _measure_runs(
+    models: Models,
+    runs: Sequence[tuple[Run, Pair | None]],
+    device: str,
+    threads: int | None,
+    progress: Progress,
+) -> list[list[Measured]]:
+    """What was measured of every run, each with A's tensor in the base; several pieces where that is cut."""
+    pieces = [pieces_of(run, base) for run, base in runs]
+    flat = [piece for each in pieces for piece in each]
+    measured = iter(measure_pieces(models, flat, device=device, threads=threads, progress=progress))
+    return [list(islice(measured, len(each))) for each in pieces]
+
+
+def _with_spectra(
+    keys: Sequence[KeyScan],
+    pairs: Sequence[Pair],
+    models: Models,
+    device: str,
+    threads: int | None,
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> list[KeyScan]:
+    """The rows with the spectra of those that count and changed."""
+    asked = [i for i, row in enumerate(keys) if row.labels.counted and row.sums.changed]
+    chosen = [pairs[i] for i in asked]
+    notify(describe_cost(estimate(chosen), device=device, threads=threads))
+    sums = [keys[i].sums for i in asked]
+    spectra = measure_spectra(
+        models.a, models.b, chosen, sums, device=device, threads=threads, progress=progress
+    )
+    out = list(keys)
+    for i, found in zip(asked, spectra, strict=True):
+        out[i] = replace(out[i], spectrum=found)
+    return out
+
+
+def _with_measures(row: KeyScan, parts: Sequence[Measured]) -> KeyScan:
+    """The row with what its pieces measured together."""
+    cosines = [part.cosines for part in parts if part.cosines is not None]
+    known = np.concatenate(cosines) if len(cosines) == len(parts) else np.empty(0)
+    found = None
+    if len(known):
+        p05, median = np.percentile(known, [5, 50])
+        found = RowCosines(minimum=float(known.min()), p05=float(p05), median=float(median))
+    return replace(row, sums=add_sums(part.sums for part in parts), row_cosines=found)
 
 
 def categorize_both(a: Checkpoint, b: Checkpoint, *, book: RuleBook) -> tuple[Categorized, Categorized]:
@@ -139,112 +226,18 @@ def identify(checkpoint: Checkpoint, categorized: Categorized) -> ModelId:
     )
 
 
-def measure_pairs(
-    a: Checkpoint,
-    b: Checkpoint,
-    pairs: Sequence[Pair],
-    *,
-    device: str = "cpu",
-    threads: int | None = None,
-    progress: Progress = lambda _done, _total: None,
-) -> list[Sums]:
-    """The sums of every pair, in the order given. The result does not depend on `threads`."""
-    measurer = open_measurer(device)
-    # In the order in which they lie in A's file, so that a cold disk reads forward.
-    ordered = sorted(range(len(pairs)), key=lambda i: (pairs[i].a.source, pairs[i].a.offset))
-    spans = (span for i in ordered for span in _spans(i, pairs[i], measurer.chunk))
-    collected = _Collected([-(-p.a.numel // measurer.chunk) for p in pairs])
-
-    def work(batch: Sequence[_Span], buffers: tuple[Bytes, Bytes]) -> int:
-        for span in batch:
-            collected.add(span.index, _measure(a, b, measurer, span, buffers))
-        return sum(span.nbytes for span in batch)
-
-    run_batches(
-        in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
-        work,
-        state=lambda: _buffers(measurer.chunk),
-        threads=threads or measurer.threads,
-        total=sum(p.a.nbytes + p.b.nbytes for p in pairs),
-        progress=progress,
-    )
-    return collected.sums
-
-
-class _Collected:
-    """The sums of every pair; those of its chunks are let go once they are complete."""
-
-    def __init__(self, expected: Sequence[int]) -> None:
-        self.sums = [Sums()] * len(expected)
-        self._expected = expected
-        self._chunks: dict[int, list[Sums]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, index: int, sums: Sums) -> None:
-        """Take one chunk of a pair. In which order chunks come does not matter: see `add_sums`."""
-        with self._lock:
-            chunks = self._chunks.setdefault(index, [])
-            chunks.append(sums)
-            if len(chunks) < self._expected[index]:
-                return
-            del self._chunks[index]
-        self.sums[index] = add_sums(chunks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """A run of elements of one pair, small enough for one buffer."""
-
-    index: int  # of the pair
-    pair: Pair
-    start: int  # elements
-    count: int
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes of both files it takes."""
-        return self.count * (self.pair.a.itemsize + self.pair.b.itemsize)
-
-
-def _spans(index: int, p: Pair, chunk: int) -> Iterator[_Span]:
-    for start in range(0, p.a.numel, chunk):
-        yield _Span(index, p, start, min(chunk, p.a.numel - start))
-
-
-def _buffers(chunk: int) -> tuple[Bytes, Bytes]:
-    """Room for one chunk of each side; 8 bytes hold an element of any dtype."""
-    return np.empty(chunk * 8, np.uint8), np.empty(chunk * 8, np.uint8)
-
-
-def _measure(
-    a: Checkpoint, b: Checkpoint, measurer: AbstractMeasurer, span: _Span, buffers: tuple[Bytes, Bytes]
-) -> Sums:
-    info_a, info_b = span.pair.a, span.pair.b
-    size_a, size_b = info_a.itemsize, info_b.itemsize
-    raw_a, raw_b = buffers[0][: span.count * size_a], buffers[1][: span.count * size_b]
-    a.read_into(info_a, span.start * size_a, raw_a)
-    b.read_into(info_b, span.start * size_b, raw_b)
-    if info_a.dtype in FLOATS and info_b.dtype in FLOATS:
-        return measurer.measure(raw_a, info_a.dtype, raw_b, info_b.dtype)
-    return compare_equality(raw_a, info_a.dtype, raw_b, info_b.dtype, itemsize=size_a)
-
-
 def _row(p: Pair, whole: TensorInfo, categorized: Categorized) -> KeyScan:
     labels = categorized.labels[whole.key]
     compared = p.a.shape if p.partial else None
     return KeyScan(whole.key, p.key_b, whole.shape, p.a.storage, p.b.storage, labels, Sums(), slice=compared)
 
 
-def _virtual_row(row: KeyScan, run: Run, sums: Sums) -> KeyScan:
+def _virtual_row(row: KeyScan, run: Run, parts: Sequence[Measured]) -> KeyScan:
     """The rows of a fused tensor, under the name of what they are."""
     width = prod(run.a.shape[1:])
     first = run.start // width if width else 0
     labels = replace(row.labels, component=f"{row.labels.component}/{run.word}")
-    return replace(
-        row,
-        key_b=run.b.key,
-        shape=run.a.shape,
-        labels=labels,
-        sums=sums,
-        rows=(first, first + run.a.shape[0]),
+    virtual = replace(
+        row, key_b=run.b.key, shape=run.a.shape, labels=labels, rows=(first, first + run.a.shape[0])
     )
+    return _with_measures(virtual, parts)

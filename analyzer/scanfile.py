@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,10 +11,22 @@ from typing import Any
 import orjson
 
 from analyzer.errors import ScanFileError
-from analyzer.kinship import findings, kinship
-from analyzer.ranking import total
-from analyzer.records import COUNTS, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
-from analyzer.statistics import evaluate
+from analyzer.evaluation import evaluate, evaluate_key
+from analyzer.findings import findings
+from analyzer.kinship import kinship
+from analyzer.measures import (
+    BINS,
+    COUNTS,
+    SUM_FIELDS,
+    TASK_COUNTS,
+    TASK_FIELDS,
+    Histogram,
+    Sums,
+    TaskSums,
+)  # fmt: skip
+from analyzer.ranking import counted, total
+from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
+from analyzer.verdicts import verdict
 
 FORMAT = "mergescope.scan"
 VERSION = 1
@@ -33,10 +46,18 @@ def as_document(scan: Scan) -> dict[str, Any]:
         "version": VERSION,
         "tool": scan.tool,
         "created": scan.created,
-        "models": {"a": asdict(scan.a), "b": asdict(scan.b), "base": None},
+        "models": {
+            "a": asdict(scan.a),
+            "b": asdict(scan.b),
+            "base": None if scan.base is None else asdict(scan.base),
+        },
+        "spectrum": scan.with_spectrum,
         "kinship": name,
         "findings": [asdict(finding) for finding in findings(scan)],
-        "totals": {"statistics": evaluate(whole, total=whole), "sums": _sums_document(whole)},
+        "totals": {
+            "statistics": evaluate(whole, total=whole, keys=counted(scan.keys)),
+            "sums": _sums_document(whole),
+        },
         "blocks": list(scan.blocks),
         "only_in_a": list(scan.only_in_a),
         "only_in_b": list(scan.only_in_b),
@@ -88,19 +109,32 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
         **({} if row.slice is None else {"slice": list(row.slice)}),
         **({} if row.rows is None else {"rows": list(row.rows)}),
         **asdict(row.labels),
+        "verdict": verdict(row.sums),
         "sums": _sums_document(row.sums),
-        "statistics": evaluate(row.sums, total=whole if row.labels.counted else None),
+        "histogram": {
+            "first": row.sums.histogram.first,
+            "counts": row.sums.histogram.counts.tolist(),
+            "energies": row.sums.histogram.energies.tolist(),
+        },
+        **({} if row.row_cosines is None else {"row_cosines": asdict(row.row_cosines)}),
+        **({} if row.spectrum is None else {"spectrum": asdict(row.spectrum)}),
+        "statistics": evaluate_key(row, total=whole),
     }
 
 
-_SUMS = [f.name for f in fields(Sums)]
+_ADDED = {"nonfinite_differs", "cast_only"}  # fields that the first files of version 1 lack
+_RANKS = ("rank_90", "lora_rank")
 _SIGNED = {"sum_a", "sum_b", "sum_ab"}
 _LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
 _LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
 
 
 def _sums_document(sums: Sums) -> dict[str, float]:
-    return {name: getattr(sums, name) for name in _SUMS}
+    """The plain numbers of a record, those of the tasks under names that begin with "task_"."""
+    document = {name: getattr(sums, name) for name in SUM_FIELDS}
+    if sums.task is not None:
+        document |= {f"task_{name}": getattr(sums.task, name) for name in TASK_FIELDS}
+    return document
 
 
 def _scan(document: Mapping[str, Any]) -> Scan:
@@ -120,6 +154,8 @@ def _scan(document: Mapping[str, Any]) -> Scan:
         ),
         virtual=tuple(_key(row) for row in _list(document.get("virtual", []))),
         notes=_texts(document.get("notes", [])),
+        base=_model(models["base"]) if models.get("base") is not None else None,
+        with_spectrum=_flag(document.get("spectrum", False)),
     )
 
 
@@ -139,10 +175,7 @@ def _model(document: Mapping[str, Any]) -> ModelId:
 
 
 def _key(document: Mapping[str, Any]) -> KeyScan:
-    counted = document["counted"]
-    if not isinstance(counted, bool):
-        raise TypeError("counted is not true or false")
-    values = document["sums"]
+    counted = _flag(document["counted"])
     return KeyScan(
         key=_text(document["key"]),
         key_b=_text(document["key_b"]),
@@ -150,10 +183,46 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
         dtype_a=_text(document["dtype_a"]),
         dtype_b=_text(document["dtype_b"]),
         labels=Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted),
-        sums=Sums(**{name: _sum(name, values[name]) for name in _SUMS}),
+        sums=_sums(document),
         slice=_shape(document["slice"]) if "slice" in document else None,
         rows=_rows(document["rows"]) if "rows" in document else None,
+        row_cosines=_row_cosines(document["row_cosines"]) if "row_cosines" in document else None,
+        spectrum=_spectrum(document["spectrum"]) if "spectrum" in document else None,
     )
+
+
+def _sums(document: Mapping[str, Any]) -> Sums:
+    """A record. Files of earlier releases lack some of its fields, which then count nothing."""
+    values = document["sums"]
+    numbers = {name: _sum(name, values[name]) for name in SUM_FIELDS if name in values or name not in _ADDED}
+    task = None
+    if "task_n" in values:
+        tasks = {name: _sum(name, values[f"task_{name}"]) for name in TASK_FIELDS}
+        task = TaskSums(**tasks)
+    histogram = _histogram(document["histogram"]) if "histogram" in document else Histogram()
+    return Sums(**numbers, histogram=histogram, task=task)
+
+
+def _histogram(document: Any) -> Histogram:
+    first, counts = _count(document["first"]), _list(document["counts"])
+    energies = _list(document["energies"])
+    if len(counts) != len(energies) or first + len(counts) > BINS:
+        raise ValueError("a histogram has other bins than this release")
+    return Histogram(
+        first,
+        array("q", [_count(count) for count in counts]),
+        array("d", [_sum("energies", energy) for energy in energies]),
+    )
+
+
+def _row_cosines(document: Any) -> RowCosines:
+    return RowCosines(*(_number(document[f.name], lowest=-1.0) for f in fields(RowCosines)))
+
+
+def _spectrum(document: Any) -> Spectrum:
+    ranks = {name: None if document[name] is None else _count(document[name]) for name in _RANKS}
+    shares = {name: _number(document[name]) for name in ("stable_rank", "top_singular_share")}
+    return Spectrum(**shares, **ranks)  # type: ignore[arg-type]  # two literal lists of its fields
 
 
 def _rows(value: Any) -> tuple[int, int]:
@@ -163,7 +232,7 @@ def _rows(value: Any) -> tuple[int, int]:
 
 def _sum(name: str, value: Any) -> Any:
     """A count or a sum. A sum that overflowed fp64 was written as null, and is infinite again."""
-    if name in COUNTS:
+    if name in COUNTS | TASK_COUNTS:
         return _count(value)
     if value is None:
         return float("inf")
@@ -172,6 +241,20 @@ def _sum(name: str, value: Any) -> Any:
     if value < 0 and name not in _SIGNED:
         raise ValueError(f"{name} {value!r} is negative")
     return float(value)
+
+
+def _number(value: Any, *, lowest: float = 0.0) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    if value < lowest:
+        raise ValueError(f"{value!r} is below {lowest:g}")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r:.60} is not true or false")
+    return value
 
 
 def _count(value: Any) -> int:

@@ -1,18 +1,57 @@
 """The statistics: one literal table of pure functions of `Sums`. Knows no files and no torch.
 
 A statistic of a group is computed from the group's summed record, never from the statistics of its
-keys. Undefined is None: a zero norm has no direction, no elements have no mean.
+keys; the few that do not add say how a group gets them. Undefined is None: a zero norm has no
+direction, no elements have no mean. `analyzer.evaluation` evaluates all at once. The README's table is
+made from this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from statistics import median
+from typing import Literal
 
-from analyzer.records import Sums
+from analyzer.formulas import (
+    change_to_rounding,
+    changed_fraction,
+    cosine,
+    cosine_distance,
+    directional_share,
+    max_abs_delta,
+    mean_a,
+    mean_abs_delta,
+    mean_b,
+    norm_a,
+    norm_b,
+    norm_delta,
+    norm_ratio,
+    radial_share,
+    relative_change,
+    rms_delta,
+    rounding_floor,
+    sign_flip_fraction,
+    std_a,
+    std_b,
+    top_energy_share,
+)  # fmt: skip
+from analyzer.measures import Sums
+from analyzer.records import KeyScan, RowCosines, Spectrum
+from analyzer.task_formulas import (
+    cancellation,
+    conflict_mass,
+    dominance,
+    norm_task_a,
+    norm_task_b,
+    sign_conflict_expected,
+    sign_conflict_fraction,
+    support_overlap,
+    task_cosine,
+)  # fmt: skip
 
 Formula = Callable[[Sums], float | None]
+Need = Literal["", "base", "spectrum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,133 +65,24 @@ class Statistic:
     meaning: str  # one line, for readers who are not statisticians
     title: str  # a short column heading
     ascending: bool = False  # True where the smallest value is the largest difference
+    source: str = ""  # of the formula, where it has one beyond its definition
+    needs: Need = ""  # what a scan must have been asked for beside A and B
+    of_key: Callable[[KeyScan], float | None] | None = None  # of the few that do not add
+    join: Callable[[Sequence[float]], float] = median  # of a group, from those of its keys
 
 
-def evaluate(sums: Sums, *, total: Sums | None) -> dict[str, float | None]:
-    """Every statistic of one record, by name; `total` is the record of the whole scan.
-
-    `energy_share` is the group's Σd² over that of `total`; None if nothing changed at all, or for
-    a group outside the total (EMA copies, schedules …), for which `total` is None.
-    """
-    values = {name: statistic.formula(sums) for name, statistic in STATISTICS.items() if statistic.formula}
-    values["energy_share"] = None if total is None else energy_share(sums, total)
-    # Sums of fp64 weights near 1e300 overflow: what they would give is not known, so it is undefined.
-    return {name: v if v is not None and isfinite(v) else None for name, v in values.items()}
+def _of_rows(read: Callable[[RowCosines], float]) -> Callable[[KeyScan], float | None]:
+    return lambda row: read(row.row_cosines) if row.row_cosines else None
 
 
-def energy_share(sums: Sums, total: Sums) -> float | None:
-    """Σd² of the group / Σd² of the whole scan, in 0 … 1; None without elements or without change."""
-    return sums.sum_dd / total.sum_dd if sums.numeric and _divides(total.sum_dd) else None
+def _of_spectrum(read: Callable[[Spectrum], float | None]) -> Callable[[KeyScan], float | None]:
+    return lambda row: read(row.spectrum) if row.spectrum else None
 
 
-def norm_a(s: Sums) -> float | None:
-    """‖a‖₂ = √Σa², in the unit of the weights; None without elements. Golub & Van Loan, §2.2."""
-    return sqrt(s.sum_aa) if s.numeric else None
-
-
-def norm_b(s: Sums) -> float | None:
-    """‖b‖₂ = √Σb², in the unit of the weights; None without elements."""
-    return sqrt(s.sum_bb) if s.numeric else None
-
-
-def norm_ratio(s: Sums) -> float | None:
-    """‖b‖ / ‖a‖, 1 = same length; None where ‖a‖ is zero."""
-    return sqrt(s.sum_bb) / sqrt(s.sum_aa) if _divides(s.sum_aa) else None
-
-
-def cosine_distance(s: Sums) -> float | None:
-    """(Σd² − (‖b‖ − ‖a‖)²) / (2‖a‖‖b‖), in 0 … 2; None where a norm is 0 or not finite.
-
-    Equal to 1 − Σab / (‖a‖‖b‖) by the law of cosines, but measured from d itself: it keeps its
-    digits down to 1e-12, where the textbook form is noise.
-    """
-    if not (s.sum_aa > 0 and s.sum_bb > 0):
-        return None
-    length_a, length_b = sqrt(s.sum_aa), sqrt(s.sum_bb)
-    distance = (s.sum_dd - (length_b - length_a) ** 2) / length_a / (2 * length_b)  # no overflow between
-    return min(max(distance, 0.0), 2.0) if isfinite(distance) else None
-
-
-def cosine(s: Sums) -> float | None:
-    """1 − cosine_distance, in −1 … 1; None where a norm is zero."""
-    distance = cosine_distance(s)
-    return None if distance is None else 1.0 - distance
-
-
-def norm_delta(s: Sums) -> float | None:
-    """‖b − a‖₂ = √Σd², in the unit of the weights; None without elements."""
-    return sqrt(s.sum_dd) if s.numeric else None
-
-
-def relative_change(s: Sums) -> float | None:
-    """‖b − a‖ / ‖a‖, 0 = unchanged; None where ‖a‖ is zero."""
-    return sqrt(s.sum_dd) / sqrt(s.sum_aa) if _divides(s.sum_aa) else None
-
-
-def rms_delta(s: Sums) -> float | None:
-    """√(Σd²/n): the root mean square of the change of one element; None without elements."""
-    return sqrt(s.sum_dd / s.numeric) if s.numeric else None
-
-
-def mean_abs_delta(s: Sums) -> float | None:
-    """Σ|d|/n: the mean change of one element; None without elements."""
-    return s.sum_abs_d / s.numeric if s.numeric else None
-
-
-def max_abs_delta(s: Sums) -> float | None:
-    """max|d|: the largest change of one element; None without elements."""
-    return s.max_abs_d if s.numeric else None
-
-
-def mean_a(s: Sums) -> float | None:
-    """Σa/n; None without elements."""
-    return s.sum_a / s.numeric if s.numeric else None
-
-
-def mean_b(s: Sums) -> float | None:
-    """Σb/n; None without elements."""
-    return s.sum_b / s.numeric if s.numeric else None
-
-
-def std_a(s: Sums) -> float | None:
-    """√(Σ(a − mean)²/n), the population's standard deviation; None without elements."""
-    return sqrt(s.m2_a / s.numeric) if s.numeric else None
-
-
-def std_b(s: Sums) -> float | None:
-    """√(Σ(b − mean)²/n), the population's standard deviation; None without elements."""
-    return sqrt(s.m2_b / s.numeric) if s.numeric else None
-
-
-def changed_fraction(s: Sums) -> float | None:
-    """#(a ≠ b) / n, in 0 … 1; None without elements. Integers count too."""
-    return s.changed / s.n if s.n else None
-
-
-def sign_flip_fraction(s: Sums) -> float | None:
-    """#(a·b < 0) / n, in 0 … 1; None without elements."""
-    return s.sign_flips / s.numeric if s.numeric else None
-
-
-def rounding_floor(s: Sums) -> float | None:
-    """√(Σulp(a)²/12): the norm of d that rounding alone would leave; None without elements.
-
-    Rounding errors spread evenly over one spacing (ulp) have variance ulp²/12.
-    Widrow & Kollár, Quantization Noise, §4.
-    """
-    return sqrt(s.sum_ulp_sq / 12) if s.numeric else None
-
-
-def change_to_rounding(s: Sums) -> float | None:
-    """norm_delta / rounding_floor; about 1 or less: only rounding differs. None where a is all zeros."""
-    floor = rounding_floor(s)
-    return sqrt(s.sum_dd) / floor if floor is not None and _divides(floor) else None
-
-
-def _divides(value: float) -> bool:
-    """Whether something can be measured against it: neither zero nor beyond fp64."""
-    return 0 < value < inf
-
+_BASE: Need = "base"
+_SPECTRUM: Need = "spectrum"
+_TASKS = "Ilharco et al. 2023, arXiv 2212.04089"
+_HALKO = "Halko, Martinsson & Tropp 2011, arXiv 0909.4061"
 
 STATISTICS: Mapping[str, Statistic] = {
     "numel": Statistic(lambda s: s.numel, "n", "elements", "0 …", "how many numbers there are", "elements"),
@@ -168,6 +98,7 @@ STATISTICS: Mapping[str, Statistic] = {
         "0 … 2",
         "0 = same direction, 1 = unrelated, 2 = opposite",
         "cosine distance",
+        source="law of cosines",
     ),
     "cosine": Statistic(
         cosine,
@@ -222,8 +153,9 @@ STATISTICS: Mapping[str, Statistic] = {
         "√(Σulp(a)²/12)",
         "weights",
         "0 …",
-        "the change that rounding alone would leave",
+        "the change that rounding alone would leave; none where a storage has no fixed spacing (GGUF)",
         "rounding",
+        source="Widrow & Kollár 2008, §4",
     ),
     "change_to_rounding": Statistic(
         change_to_rounding,
@@ -232,6 +164,64 @@ STATISTICS: Mapping[str, Statistic] = {
         "0 …",
         "about 1 or less: only rounding differs",
         "Δ / rounding",
+        source="Widrow & Kollár 2008, §4",
+    ),
+    "radial_share": Statistic(
+        radial_share,
+        "(‖b‖ − ‖a‖)² / ‖d‖²",
+        "",
+        "0 … 1",
+        "share of the change that only makes the vector longer or shorter",
+        "rescaled",
+        source="law of cosines",
+    ),
+    "directional_share": Statistic(
+        directional_share,
+        "1 − radial_share",
+        "",
+        "0 … 1",
+        "share of the change that turns the vector",
+        "re-aimed",
+        source="law of cosines",
+    ),
+    "top_energy_share": Statistic(
+        top_energy_share,
+        "Σd² of the 1 % with the largest |d| / Σd²",
+        "",
+        "0.01 … 1",
+        "0.08 = spread evenly, as noise is; near 1 = few numbers hold all the change",
+        "top 1 %",
+    ),
+    "row_cosine_min": Statistic(
+        None,
+        "min over rows of cos(aᵢ, bᵢ)",
+        "",
+        "−1 … 1",
+        "the output row that turned most; of a group, of all its keys",
+        "min row cosine",
+        ascending=True,
+        of_key=_of_rows(lambda rows: rows.minimum),
+        join=min,
+    ),
+    "row_cosine_p05": Statistic(
+        None,
+        "5th percentile over rows of cos(aᵢ, bᵢ)",
+        "",
+        "−1 … 1",
+        "one output row in twenty turned more; of a group, the median of its keys",
+        "5 % row cosine",
+        ascending=True,
+        of_key=_of_rows(lambda rows: rows.p05),
+    ),
+    "row_cosine_median": Statistic(
+        None,
+        "median over rows of cos(aᵢ, bᵢ)",
+        "",
+        "−1 … 1",
+        "how far an output row turned; of a group, the median of its keys",
+        "median row cosine",
+        ascending=True,
+        of_key=_of_rows(lambda rows: rows.median),
     ),
     "energy_share": Statistic(
         None,  # the one that needs the whole scan beside the group: see `energy_share`
@@ -240,5 +230,141 @@ STATISTICS: Mapping[str, Statistic] = {
         "0 … 1",
         "share of all the change that lies here",
         "share of Δ²",
+    ),
+    "norm_task_a": Statistic(
+        norm_task_a,
+        "‖a − c‖",
+        "weights",
+        "0 …",
+        "length of what A learned beyond the base",
+        "‖A − C‖",
+        source=_TASKS,
+        needs=_BASE,
+    ),
+    "norm_task_b": Statistic(
+        norm_task_b,
+        "‖b − c‖",
+        "weights",
+        "0 …",
+        "length of what B learned beyond the base",
+        "‖B − C‖",
+        source=_TASKS,
+        needs=_BASE,
+    ),
+    "task_cosine": Statistic(
+        task_cosine,
+        "cos(a − c, b − c)",
+        "",
+        "−1 … 1",
+        "1 = both learned the same, 0 = unrelated things, −1 = opposites",
+        "task cosine",
+        ascending=True,
+        source=_TASKS,
+        needs=_BASE,
+    ),
+    "sign_conflict_fraction": Statistic(
+        sign_conflict_fraction,
+        "#((a−c)(b−c) < 0) / #((a−c)(b−c) ≠ 0)",
+        "",
+        "0 … 1",
+        "of the numbers that both changed, the share on which they disagree",
+        "sign conflicts",
+        source="Yadav et al. 2023, arXiv 2306.01708",
+        needs=_BASE,
+    ),
+    "sign_conflict_expected": Statistic(
+        sign_conflict_expected,
+        "arccos(task_cosine) / π",
+        "",
+        "0 … 1",
+        "the sign conflicts that Gaussian changes of this cosine have; 0.5 = unrelated",
+        "expected conflicts",
+        source="Sheppard 1899",
+        needs=_BASE,
+    ),
+    "conflict_mass": Statistic(
+        conflict_mass,
+        "Σ(|a−c| + |b−c|) where they disagree / Σ(|a−c| + |b−c|)",
+        "",
+        "0 … 1",
+        "share of all that both learned which is in dispute",
+        "conflict mass",
+        source="Yadav et al. 2023, arXiv 2306.01708",
+        needs=_BASE,
+    ),
+    "cancellation": Statistic(
+        cancellation,
+        "1 − Σ|(a−c) + (b−c)| / Σ(|a−c| + |b−c|)",
+        "",
+        "0 … 1",
+        "share of what both learned that is lost where they are added",
+        "cancellation",
+        needs=_BASE,
+    ),
+    "dominance": Statistic(
+        dominance,
+        "‖b−c‖² / (‖a−c‖² + ‖b−c‖²)",
+        "",
+        "0 … 1",
+        "0.5 = both changed as much, 1 = only B changed, 0 = only A",
+        "dominance of B",
+        needs=_BASE,
+    ),
+    "support_overlap": Statistic(
+        support_overlap,
+        "#(a ≠ c and b ≠ c) / #(a ≠ c or b ≠ c)",
+        "",
+        "0 … 1",
+        "how much they changed the same numbers",
+        "overlap",
+        source="Jaccard 1901",
+        needs=_BASE,
+    ),
+    "stable_rank": Statistic(
+        None,
+        "Σσ² / max σ²",
+        "",
+        "1 …",
+        "how many directions the change has, large ones weigh more; of a group, the median of its keys",
+        "stable rank",
+        ascending=True,
+        source="Rudelson & Vershynin 2007, arXiv math/0503442",
+        needs=_SPECTRUM,
+        of_key=_of_spectrum(lambda spectrum: spectrum.stable_rank),
+    ),
+    "rank_90": Statistic(
+        None,
+        "fewest σ with Σσ² ≥ 90 %",
+        "",
+        "1 …",
+        "how many directions hold 90 % of the change; of a group, the median of its keys",
+        "rank for 90 %",
+        ascending=True,
+        source=_HALKO,
+        needs=_SPECTRUM,
+        of_key=_of_spectrum(lambda spectrum: spectrum.rank_90),
+    ),
+    "top_singular_share": Statistic(
+        None,
+        "max σ² / Σσ²",
+        "",
+        "0 … 1",
+        "share of the change in its strongest direction; of a group, the median of its keys",
+        "top direction",
+        source=_HALKO,
+        needs=_SPECTRUM,
+        of_key=_of_spectrum(lambda spectrum: spectrum.top_singular_share),
+    ),
+    "lora_rank": Statistic(
+        None,
+        "fewest σ that leave only rounding",
+        "",
+        "1 …",
+        "rank of the LoRA that this change looks like; of a group, the median of its keys",
+        "LoRA rank",
+        ascending=True,
+        source=_HALKO,
+        needs=_SPECTRUM,
+        of_key=_of_spectrum(lambda spectrum: spectrum.lora_rank),
     ),
 }

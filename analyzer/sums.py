@@ -14,15 +14,27 @@ compilation, at the price of a wheel for every platform and interpreter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.kernels.backends import CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
-from analyzer.kernels.formats import FLOATS, eight_bit_values, ulp_parameters, value_tables
-from analyzer.records import Sums
+from analyzer.kernels.formats import FLOATS, spacing, value_tables, values_of
+from analyzer.measures import COUNTS, TASK_COUNTS, TASK_FIELDS, Histogram, Sums, TaskSums
 
 Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Sums over the rows of a matrix, to be filled."""
+
+    width: int  # elements of a row
+    first: int  # which element of its row the first element is
+    sums: NDArray[np.float64]  # for every row that the elements touch (Σa², Σb², Σd²)
 
 
 class AbstractMeasurer(ABC):
@@ -32,8 +44,20 @@ class AbstractMeasurer(ABC):
     threads: int | None = None  # that keep it busy; None: one for each processor
 
     @abstractmethod
-    def measure(self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str) -> Sums:
-        """The sums of two byte strings that hold equally many elements."""
+    def measure(
+        self,
+        raw_a: Bytes,
+        dtype_a: str,
+        raw_b: Bytes,
+        dtype_b: str,
+        *,
+        base: tuple[Bytes, str] | None = None,
+        rows: Rows | None = None,
+    ) -> Sums:
+        """The sums of two byte strings that hold equally many elements; with a base's, also of the tasks.
+
+        Adds to `rows`, if there are any.
+        """
 
 
 def open_measurer(device: str) -> AbstractMeasurer:
@@ -54,34 +78,20 @@ def compare_equality(raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str, *, 
     if dtype_a == dtype_b:
         changed = int(np.count_nonzero((raw_a != raw_b).reshape(count, itemsize).any(axis=1)))
         return Sums(numel=count, n=count, changed=changed)
-    a, b = _values(raw_a, dtype_a), _values(raw_b, dtype_b)
+    a, b = values_of(raw_a, dtype_a), values_of(raw_b, dtype_b)
     if a is None or b is None:
         return Sums(numel=count, n=count, changed=count)
     finite_a, finite_b = np.isfinite(a), np.isfinite(b)
     both = finite_a & finite_b
+    different = (a != b) & ~(np.isnan(a) & np.isnan(b))
     return Sums(
         numel=count,
         n=int(both.sum()),
         nonfinite_a=int((~finite_a).sum()),
         nonfinite_b=int((~finite_b).sum()),
-        changed=int(((a != b) & both).sum()),
+        nonfinite_differs=int((different & ~both).sum()),
+        changed=int((different & both).sum()),
     )
-
-
-_NUMPY_DTYPES = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4",
-    "U64": "u8", "I64": "i8", "F16": "f2", "F32": "f4", "F64": "f8", "C64": "c8",
-}  # fmt: skip
-
-
-def _values(raw: Bytes, dtype: str) -> NDArray[np.generic] | None:
-    """The elements as numpy knows them, little-endian as files are; None for a dtype it lacks."""
-    if dtype == "BF16":
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    if dtype in ("F8_E4M3", "F8_E5M2"):
-        return eight_bit_values(dtype)[raw]
-    name = _NUMPY_DTYPES.get(dtype)
-    return raw.view(np.dtype(name).newbyteorder("<")) if name else None
 
 
 class _CompiledMeasurer(AbstractMeasurer):
@@ -90,45 +100,107 @@ class _CompiledMeasurer(AbstractMeasurer):
     chunk = CPU_CHUNK
 
     def __init__(self) -> None:
-        from analyzer.kernels import compiled
+        from analyzer.kernels import compiled_sums
 
-        self._loop = compiled.measure
-        self._width = compiled.WIDTH
+        self._kernel = compiled_sums
         self._tables = value_tables()
+        nothing = np.empty(0, np.uint8)
         with cache_errors():  # the first call compiles, or reads what an earlier one compiled
-            self.measure(np.empty(0, np.uint8), "F32", np.empty(0, np.uint8), "F32")
+            self.measure(nothing, "F32", nothing, "F32")
 
-    def measure(self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str) -> Sums:
-        out = np.zeros(self._width)
-        a, b = FLOATS[dtype_a], FLOATS[dtype_b]
+    def measure(
+        self,
+        raw_a: Bytes,
+        dtype_a: str,
+        raw_b: Bytes,
+        dtype_b: str,
+        *,
+        base: tuple[Bytes, str] | None = None,
+        rows: Rows | None = None,
+    ) -> Sums:
+        raw_c, dtype_c = base or (_NO_BYTES, dtype_a)
+        rows = rows or _NO_ROWS
+        a, b, c = FLOATS[dtype_a], FLOATS[dtype_b], FLOATS[dtype_c]
         count = len(raw_a) * 8 // a.bits
-        scale, floor = ulp_parameters(dtype_a, dtype_b)
-        table_a, table_b = self._tables[dtype_a], self._tables[dtype_b]
-        self._loop(raw_a, a.code, table_a, raw_b, b.code, table_b, count, scale, floor, out)
-        return _record(count, out)
+        out, tasks = np.zeros(self._kernel.WIDTH), np.zeros(self._kernel.TASK_WIDTH)
+        bins = np.zeros(self._kernel.LANES * self._kernel.LANE_WIDTH)
+        self._kernel.measure(
+            raw_a, a.code, self._tables[dtype_a], raw_b, b.code, self._tables[dtype_b],
+            raw_c, c.code, self._tables[dtype_c], count, spacing(dtype_a, dtype_b),
+            rows.first, rows.width, out, tasks, bins, rows.sums,
+        )  # fmt: skip
+        lanes = bins.reshape(self._kernel.LANES, -1, 2).sum(axis=0)[1:]  # without the place for d = 0
+        return _record(count, out, lanes, tasks if base else None)
 
 
 class _TorchMeasurer(AbstractMeasurer):
     """The same sums by torch, on any device that has fp64."""
 
     def __init__(self, device: str) -> None:
-        from analyzer.kernels import on_torch
+        from analyzer.kernels import torch_sums
 
-        self._kernel = on_torch.measure
+        self._kernel = torch_sums
         self._device = device
         self.chunk = CPU_CHUNK if device == "cpu" else GPU_CHUNK
         # One GPU is fed by two threads: one reads while the other's chunk is measured.
         self.threads = None if device == "cpu" else 2
 
-    def measure(self, raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str) -> Sums:
+    def measure(
+        self,
+        raw_a: Bytes,
+        dtype_a: str,
+        raw_b: Bytes,
+        dtype_b: str,
+        *,
+        base: tuple[Bytes, str] | None = None,
+        rows: Rows | None = None,
+    ) -> Sums:
         with device_errors(self._device):
-            out = self._kernel(raw_a, dtype_a, raw_b, dtype_b, self._device)
-        return _record(len(raw_a) * 8 // FLOATS[dtype_a].bits, out)
+            usable = self._kernel.Usable((raw_a, dtype_a), (raw_b, dtype_b), base, self._device)
+            out = self._kernel.pair_sums(usable, spacing(dtype_a, dtype_b).tolist())
+            bins = self._kernel.histogram(usable)
+            tasks = self._kernel.task_sums(usable) if base else None
+            if rows:
+                rows.sums[:] += self._kernel.row_sums(usable, rows.first, rows.width, len(rows.sums))
+        return _record(len(raw_a) * 8 // FLOATS[dtype_a].bits, out, bins, tasks)
 
 
-def _record(count: int, out: NDArray[np.float64]) -> Sums:
-    """`Sums` of an array in the kernels' order."""
-    n, nonfinite_a, nonfinite_b, changed, sign_flips, *sums = out.tolist()
+_NO_BYTES = np.empty(0, np.uint8)
+_NO_ROWS = Rows(width=1, first=0, sums=np.empty((0, 3)))
+# The fields of `Sums` in the kernels' order; see `analyzer.kernels.compiled_sums`.
+_ORDER = (
+    "n", "nonfinite_a", "nonfinite_b", "nonfinite_differs", "changed", "cast_only", "sign_flips",
+    "sum_a", "sum_b", "sum_aa", "sum_bb", "sum_dd", "sum_ab", "sum_abs_d", "max_abs_d", "sum_ulp_sq",
+    "m2_a", "m2_b",
+)  # fmt: skip
+
+
+def _record(
+    count: int, out: NDArray[np.float64], bins: NDArray[np.float64], tasks: NDArray[np.float64] | None
+) -> Sums:
+    """`Sums` of arrays in the kernels' order; `bins` has (count, Σd²) for every bin."""
+    values: dict[str, Any] = dict(zip(_ORDER, out.tolist(), strict=True))
+    values |= {name: int(value) for name, value in values.items() if name in COUNTS}
     return Sums(
-        count, int(n), int(n), int(nonfinite_a), int(nonfinite_b), int(changed), int(sign_flips), *sums
+        numel=count,
+        numeric=values["n"],
+        histogram=_histogram(bins),
+        task=None if tasks is None else _tasks(values["n"], tasks),
+        **values,
     )
+
+
+def _histogram(bins: NDArray[np.float64]) -> Histogram:
+    """Without the empty bins at both ends."""
+    held = np.flatnonzero(bins[:, 0])
+    if not len(held):
+        return Histogram()
+    kept = bins[held[0] : held[-1] + 1]
+    return Histogram(
+        int(held[0]), array("q", kept[:, 0].astype("q").tobytes()), array("d", kept[:, 1].tobytes())
+    )
+
+
+def _tasks(n: int, tasks: NDArray[np.float64]) -> TaskSums:
+    values: dict[str, Any] = dict(zip(TASK_FIELDS[1:], tasks.tolist(), strict=True))
+    return TaskSums(n, **{k: int(v) if k in TASK_COUNTS else v for k, v in values.items()})

@@ -4,43 +4,107 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from analyzer.evaluation import evaluate_key
 from analyzer.ranking import RankRow, total
 from analyzer.records import Scan
-from analyzer.statistics import STATISTICS, evaluate
+from analyzer.statistics import STATISTICS
+from analyzer.verdicts import verdict
+
+if TYPE_CHECKING:  # scipy takes half a second to import
+    from analyzer.uncertainty import Assessment, GroupUncertainty
 
 
 def keys_csv(scan: Scan) -> str:
     """One line a key: names, labels, shape ("320x4x3x3"), dtypes and every statistic."""
     whole = total(scan.keys)
     labels = ("part", "block", "component", "kind")
-    head = ["key", "key_b", *labels, "shape", "dtype_a", "dtype_b", *STATISTICS]
+    head = ["key", "key_b", *labels, "shape", "dtype_a", "dtype_b", "verdict", *STATISTICS]
     rows = []
     for row in scan.keys:
         names = [row.key, row.key_b, *(getattr(row.labels, label) for label in labels)]
         shape = "x".join(map(str, row.shape))
-        values = evaluate(row.sums, total=whole if row.labels.counted else None)
-        rows.append([*names, shape, row.dtype_a, row.dtype_b, *(values[name] for name in STATISTICS)])
+        values = evaluate_key(row, total=whole)
+        rows.append(
+            [
+                *names,
+                shape,
+                row.dtype_a,
+                row.dtype_b,
+                verdict(row.sums),
+                *(values[name] for name in STATISTICS),
+            ]
+        )
     return _csv(head, rows)
 
 
-def ranking_csv(ranking: Sequence[RankRow]) -> str:
-    """One line a group: name, selector, number of keys and every statistic."""
+def ranking_csv(ranking: Sequence[RankRow], assessment: Assessment | None = None) -> str:
+    """One line a group: name, selector, number of keys and every statistic.
+
+    With an assessment also how sure the ordering statistic is, in the columns of `UNCERTAINTY`; empty
+    where it is not known.
+    """
+    head = ["name", "selector", "keys", *STATISTICS]
     rows = [[r.name, r.selector, r.keys, *(r.statistics[name] for name in STATISTICS)] for r in ranking]
-    return _csv(["name", "selector", "keys", *STATISTICS], rows)
+    if assessment is None:
+        return _csv(head, rows)
+    # The rows may be the first few of the ranking that was assessed.
+    sure = [list(_uncertainty(group).values()) for group in assessment.rows[: len(rows)]]
+    return _csv([*head, *UNCERTAINTY], [[*row, *more] for row, more in zip(rows, sure, strict=True)])
 
 
-def ranking_document(ranking: Sequence[RankRow], *, axis: str, by: str) -> dict[str, Any]:
-    """The ranking as a JSON document; undefined is null."""
-    return {
-        "format": "mergescope.ranking",
-        "version": 1,
-        "axis": axis,
-        "by": by,
-        "rows": [{"name": r.name, "selector": r.selector, "keys": r.keys, **r.statistics} for r in ranking],
-    }
+def ranking_document(
+    ranking: Sequence[RankRow], *, axis: str, by: str, assessment: Assessment | None = None
+) -> dict[str, Any]:
+    """The ranking as a JSON document; undefined is null.
+
+    With an assessment every row has a further "uncertainty", with the entries of `UNCERTAINTY`, and the
+    document has one with what holds for all rows.
+    """
+    rows: list[dict[str, Any]] = [
+        {"name": r.name, "selector": r.selector, "keys": r.keys, **r.statistics} for r in ranking
+    ]
+    document = {"format": "mergescope.ranking", "version": 1, "axis": axis, "by": by, "rows": rows}
+    if assessment is not None:
+        for row, group in zip(rows, assessment.rows, strict=False):
+            row["uncertainty"] = _uncertainty(group)
+        axis_test = assessment.axis_test
+        document["uncertainty"] = {
+            "confidence": assessment.confidence,
+            "resamples": assessment.resamples,
+            "kruskal_wallis": asdict(axis_test) if axis_test else None,
+        }
+    return document
+
+
+# What is known of how sure a group's place is, beside its statistics.
+UNCERTAINTY: Mapping[str, str] = {
+    "sample_keys": "keys that have a value of their own: the sample",
+    "low": "lower end of the 95 % interval; empty where there is none",
+    "high": "upper end",
+    "note": 'why there is no interval: "1 key", "too few keys", "rests on few keys"',
+    "rank_probability": "share of the resamples in which it has its rank among those with an interval",
+    "tier": "from 1; neighbours that cannot be told apart share one",
+    "next": "the group that this one was tested against: the next one that has a tier",
+    "next_keys": "how many keys of that one have a value",
+    "u": "Mann–Whitney U: how many pairs of keys (this, next) this one wins",
+    "p": "of the Mann–Whitney test, two-sided",
+    "p_adjusted": "by Benjamini and Hochberg, over all neighbours",
+    "effect": "rank-biserial correlation (Cliff's delta), −1 … 1",
+}
+
+
+def _uncertainty(group: GroupUncertainty) -> dict[str, Any]:
+    """The entries of `UNCERTAINTY`, in their order."""
+    test = group.next
+    values = (
+        *(group.keys, group.low, group.high, group.note or None, group.rank_probability, group.tier),
+        *((test.other, test.keys[1], test.u, test.p, test.p_adjusted, test.effect) if test else (None,) * 6),
+    )
+    return dict(zip(UNCERTAINTY, values, strict=True))
 
 
 def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

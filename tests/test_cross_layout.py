@@ -19,10 +19,12 @@ from safetensors.numpy import load_file, save_file
 
 from analyzer.categories import categorize
 from analyzer.checkpoints import open_checkpoint
-from analyzer.kinship import findings, kinship
+from analyzer.findings import findings
+from analyzer.kinship import kinship
+from analyzer.measures import Sums, add_sums
 from analyzer.merge import merge, plan_merge
 from analyzer.recipe import Recipe
-from analyzer.records import Scan, Sums, add_sums
+from analyzer.records import Scan
 from analyzer.scan import scan
 
 sys.path.append(str(Path(__file__).resolve().parent / "layouts"))

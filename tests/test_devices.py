@@ -20,9 +20,10 @@ from analyzer.checkpoints import open_checkpoint
 from analyzer.devices import resolve_device
 from analyzer.errors import DeviceError
 from analyzer.kernels.formats import FLOATS
-from analyzer.records import KeyScan, Sums
+from analyzer.measures import SUM_FIELDS, Sums
+from analyzer.records import KeyScan
 from analyzer.scan import scan
-from analyzer.sums import GPU_CHUNK, open_measurer
+from analyzer.sums import GPU_CHUNK, Rows, open_measurer
 
 Write = Callable[..., Path]
 Unet = Callable[[int], dict[str, np.ndarray]]
@@ -157,11 +158,20 @@ def ordinary(dtype: str, count: int, seed: int) -> np.ndarray:
 def check_record(expected: Sums, got: Sums) -> None:
     """Counts and the largest change exactly, sums to the last digits that their size allows."""
     size = expected.sum_aa + expected.sum_bb
-    for name, value in asdict(expected).items():
-        if isinstance(value, int) or name == "max_abs_d":
-            assert value == getattr(got, name), name
-        else:
-            assert getattr(got, name) == pytest.approx(value, rel=1e-11, abs=1e-13 * size), name
+    for name in SUM_FIELDS:
+        value = getattr(expected, name)
+        exact = isinstance(value, int) or name == "max_abs_d"
+        assert getattr(got, name) == (
+            value if exact else pytest.approx(value, rel=1e-11, abs=1e-13 * size)
+        ), name
+    assert (expected.histogram.first, expected.histogram.counts) == (
+        got.histogram.first,
+        got.histogram.counts,
+    )
+    assert got.histogram.energies.tolist() == pytest.approx(expected.histogram.energies.tolist(), rel=1e-11)
+    assert (expected.task is None) == (got.task is None)
+    if expected.task and got.task:
+        assert asdict(got.task) == pytest.approx(asdict(expected.task), rel=1e-11)
 
 
 @pytest.mark.parametrize("device", TORCH_DEVICES)
@@ -176,6 +186,13 @@ def test_a_torch_device_measures_what_the_cpu_measures(dtype_a: str, dtype_b: st
     for make in sources:
         raw = make(dtype_a, 40_001, 1), dtype_a, make(dtype_b, 40_001, 2), dtype_b
         check_record(cpu.measure(*raw), other.measure(*raw))
+        base = make(dtype_a, 40_001, 3), dtype_a
+        rows = [Rows(width=100, first=70, sums=np.zeros((401, 3))) for _ in (cpu, other)]
+        found = [
+            each.measure(*raw, base=base, rows=row) for each, row in zip((cpu, other), rows, strict=True)
+        ]
+        check_record(*found)
+        np.testing.assert_allclose(rows[1].sums, rows[0].sums, rtol=1e-11)
 
 
 @pytest.mark.parametrize("device", TORCH_DEVICES)

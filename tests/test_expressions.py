@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.errors import SelectorError
+from analyzer.evaluation import evaluate
 from analyzer.expressions import MAX_DEPTH, MAX_LENGTH, Value, parse_expression, parse_formula
-from analyzer.records import Sums
-from analyzer.statistics import STATISTICS, evaluate
+from analyzer.measures import Sums
+from analyzer.statistics import STATISTICS
 
 reproducible = settings(derandomize=True, deadline=None)  # the same examples on every machine
 

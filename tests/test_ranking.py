@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,19 @@ from hypothesis import strategies as st
 from analyzer.categories import categorize
 from analyzer.errors import AnalyzerError, SelectorError
 from analyzer.expressions import parse_expression
-from analyzer.ranking import Axis, Depth, counted, keys_where, rank, short_names, total
-from analyzer.records import KeyScan, Labels, ModelId, Scan, Sums, TensorInfo
+from analyzer.measures import SUM_FIELDS, Histogram, Sums, TaskSums
+from analyzer.ranking import (
+    Axis,
+    Depth,
+    counted,
+    crossed_axes,
+    keys_where,
+    rank,
+    rank_keys,
+    short_names,
+    total,
+)
+from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, Spectrum, TensorInfo
 from analyzer.selectors import select
 from analyzer.statistics import STATISTICS
 
@@ -37,7 +49,8 @@ def measure(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) ->
         numel=x.size, n=x.size, numeric=x.size, changed=int((x != y).sum()), sum_a=float(x.sum()),
         sum_b=float(y.sum()), sum_aa=float(x @ x), sum_bb=float(y @ y), sum_dd=float(d @ d),
         sum_ab=float(x @ y), sum_abs_d=float(np.abs(d).sum()), max_abs_d=float(np.abs(d).max()),
-        m2_a=x.var() * x.size, m2_b=y.var() * y.size,
+        m2_a=x.var() * x.size, m2_b=y.var() * y.size, sum_ulp_sq=x.size * 2.0**-46,
+        histogram=Histogram(128, array("q", [x.size]), array("d", [float(d @ d)])),
     )  # fmt: skip
 
 
@@ -68,14 +81,16 @@ def test_the_largest_change_comes_first() -> None:
 
 
 def test_the_smallest_cosine_comes_first() -> None:
-    """Of a cosine the smallest value is the largest difference, and that is the only such statistic."""
+    """Of a cosine the smallest value is the largest difference, as of all cosines and of ranks."""
     angles = {"same": 0.0, "opposite": math.pi, "across": math.pi / 2}
     vectors = {name: ([1.0, 0.0], [math.cos(x), math.sin(x)]) for name, x in angles.items()}
     result = scan_of(*(row(name, name, measure(*pair)) for name, pair in vectors.items()))
     expected = ["opposite", "across", "same"]
     assert expected == [group.name for group in rank(result, by="cosine")]
     assert expected == [group.name for group in rank(result, by="cosine_distance")]
-    assert ["cosine"] == [name for name, statistic in STATISTICS.items() if statistic.ascending]
+    ascending = {name for name, statistic in STATISTICS.items() if statistic.ascending}
+    cosines = {name for name in STATISTICS if "cosine" in name} - {"cosine_distance"}
+    assert cosines | {"stable_rank", "rank_90", "lora_rank"} == ascending
 
 
 @pytest.mark.parametrize("by", ["relative_change", "cosine", "energy_share", "numel"])
@@ -96,17 +111,46 @@ def test_undefined_groups_come_last(by: str) -> None:
     assert [None, None] == [group.statistics[by] for group in ranking[1:]]
 
 
+def with_all(scan: Scan) -> Scan:
+    """The same scan, as if it had been asked for a base and for spectra: made up, different for each key."""
+    rng = np.random.default_rng(4)
+
+    def rich(r: KeyScan) -> KeyScan:
+        if not r.sums.numeric:
+            return r
+        x = rng.uniform(1, 2, 11)
+        n = r.sums.n
+        task = TaskSums(n, n, n, n, int(rng.integers(1, n)), x[0], x[1], x[2], x[3], x[4], x[5], x[6] / 2)
+        spectrum = Spectrum(1 + x[7], int(rng.integers(1, 9)), x[8] / 2, int(rng.integers(1, 9)))
+        return replace(
+            r,
+            sums=replace(r.sums, task=task),
+            row_cosines=RowCosines(x[9] - 2, x[9] - 1.5, x[9] - 1),
+            spectrum=spectrum,
+        )
+
+    return replace(scan, keys=tuple(map(rich, scan.keys)), base=MODEL, with_spectrum=True)
+
+
 @pytest.mark.parametrize("by", STATISTICS)
 def test_every_statistic_orders(by: str) -> None:
     """Each entry of the table can rank: defined values run one way, undefined ones stand at the end."""
     rng = np.random.default_rng(2)
-    rows = [row(f"k{i}", f"c{i}", measure(*rng.standard_normal((2, i + 2)))) for i in range(6)]
+    rows = [row(f"k{i}", f"c{i}", measure(*rng.standard_normal((2, i + 200)))) for i in range(6)]
     rows.append(row("ids", "ids", Sums(numel=3, n=3), kind="other"))
-    values = [group.statistics[by] for group in rank(scan_of(*rows), by=by)]
+    values = [group.statistics[by] for group in rank(with_all(scan_of(*rows)), by=by)]
     defined = [value for value in values if value is not None]
     assert 7 == len(values)
+    assert 6 <= len(defined)
     assert sorted(defined, reverse=not STATISTICS[by].ascending) == defined
     assert defined == values[: len(defined)]
+
+
+@pytest.mark.parametrize(("by", "way"), [("task_cosine", "--base"), ("stable_rank", "--spectrum")])
+def test_a_statistic_that_was_not_measured_is_refused(by: str, way: str) -> None:
+    """The message says with which option to scan again."""
+    with pytest.raises(AnalyzerError, match=f"{by}.*{way}"):
+        rank(scan_of(row("k", "x", moved(0.1))), by=by)
 
 
 def test_an_unknown_statistic_is_refused() -> None:
@@ -125,7 +169,9 @@ def test_a_groups_cosine_is_that_of_its_elements_together() -> None:
     assert expected == pytest.approx(0.98, abs=0.001)
     assert group.statistics["cosine"] == pytest.approx(expected, rel=1e-12)
     assert (2, 1010) == (group.keys, group.sums.numel)
-    assert asdict(measure(a, b)) == pytest.approx(asdict(group.sums), rel=1e-12)
+    expected_sums = measure(a, b)
+    for name in SUM_FIELDS:
+        assert getattr(expected_sums, name) == pytest.approx(getattr(group.sums, name), rel=1e-12)
 
 
 def _places() -> tuple[KeyScan, ...]:
@@ -167,6 +213,36 @@ def test_axes_and_depths_group_by_their_labels(axis: Axis, depth: Depth, names: 
         assert len(members) == group.keys
         expected = sum(member.sums.sum_dd for member in members)
         assert group.sums.sum_dd == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("axis", "names"),
+    [
+        (
+            "block*component",
+            ["BASE × attn2", "BASE × ff", "IN01 × attn2", "IN01 × ff", "M00 × attn2", "M00 × ff"],
+        ),
+        ("component*part", ["attn2 × text_encoder", "attn2 × unet", "ff × text_encoder", "ff × unet"]),
+        ("part * kind", ["text_encoder × bias", "text_encoder × weight", "unet × bias", "unet × weight"]),
+    ],
+)
+def test_two_axes_can_be_crossed(axis: str, names: list[str]) -> None:
+    """Each pair of labels that occurs is a group; its selector selects its keys and no others."""
+    result = scan_of(*PLACES)
+    groups = rank_keys(result, axis=axis)
+    assert names == sorted(group.row.name for group in groups)
+    assert sorted(r.key for r in PLACES) == sorted(r.key for group in groups for r in group.keys)
+    for group in groups:
+        assert group.keys == select(group.row.selector, rows=result.keys, blocks=result.blocks)
+        assert len(group.keys) == group.row.keys
+
+
+@pytest.mark.parametrize("axis", ["", "layer", "block*", "block*block", "block*part*kind", "Block"])
+def test_what_is_no_axis_is_refused(axis: str) -> None:
+    """The message lists the axes and shows how two are crossed."""
+    with pytest.raises(AnalyzerError, match=r"unknown axis .*component.*block\*component"):
+        rank(scan_of(*PLACES), axis=axis)
+    assert ("block", "component") == crossed_axes("block*component")
 
 
 def test_components_group_where_the_rules_say() -> None:
@@ -335,5 +411,10 @@ def test_selectors_of_groups_select_the_group(layout: str, depth: Depth) -> None
         for group in rank(result, depth=depth)
     }
     members = sorted(groups.values())
+    if depth == "rank":  # crossing adds a term, and the hits are those of that block among the group's
+        cells = rank_keys(result, axis="block*component")[::7]
+        for cell in cells:
+            hit = select(cell.row.selector, rows=result.keys, blocks=result.blocks)
+            assert [r.key for r in cell.keys] == [r.key for r in counted(hit)]
     assert [] == [selector for selector, keys in hits.items() if keys not in members]
     assert members == sorted(hits.values())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 
 from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import ScanFileError
+from analyzer.evaluation import evaluate_key
+from analyzer.measures import SUM_FIELDS, Histogram, Sums, TaskSums
 from analyzer.ranking import rank, total
-from analyzer.records import KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
 from analyzer.scan import scan
 from analyzer.scanfile import dumps, load
-from analyzer.statistics import STATISTICS, evaluate
+from analyzer.statistics import STATISTICS
 
 Write = Callable[..., Path]
 Unet = Callable[[int], dict[str, np.ndarray]]
@@ -37,17 +40,35 @@ _PROJ = Labels("unet", "M00", "proj_in", "bias", "proj_in")
 _MEASURED = Sums(
     numel=8, n=7, numeric=7, nonfinite_a=1, nonfinite_b=0, changed=5, sign_flips=1,
     sum_a=0.1 + 0.2, sum_b=-1 / 3, sum_aa=2.0000000000000004, sum_bb=1e-300, sum_dd=math.pi,
-    sum_ab=-5e-324, sum_abs_d=1.7e308, max_abs_d=0.75, sum_ulp_sq=1e-7,
+    sum_ab=-5e-324, sum_abs_d=1.7e308, max_abs_d=0.75, sum_ulp_sq=1e-7, nonfinite_differs=1, cast_only=2,
+    histogram=Histogram(100, array("q", [2, 0, 3]), array("d", [1e-9, 0.0, math.e])),
+    task=TaskSums(7, 5, 4, 3, 1, 0.1, 0.2, math.pi, 0.4, 0.5, 0.6, 0.7),
 )  # fmt: skip
-_ONE = Sums(1, 1, 1, 0, 0, 1, 0, 1.0, 2.0, 1.0, 4.0, 1.0, 2.0, 1.0, 1.0, 1e-14)
+_ONE = Sums(
+    numel=1, n=1, numeric=1, changed=1, sum_a=1.0, sum_b=2.0, sum_aa=1.0, sum_bb=4.0, sum_dd=1.0, sum_ab=2.0,
+    sum_abs_d=1.0, max_abs_d=1.0, sum_ulp_sq=1e-14,
+)  # fmt: skip
+_COSINES, _SPECTRUM = RowCosines(-0.5, 0.1 + 0.2, 0.9), Spectrum(1.5, None, 2 / 3, 4)
 SCAN = Scan(
     tool="mergescope 0.1.0",
     created="2026-01-31T12:00:00+00:00",
     a=_A,
     b=_B,
+    base=replace(_A, path="c.safetensors"),
+    with_spectrum=True,
     blocks=("IN00", "IN01", "M00"),
     keys=(
-        KeyScan("x.to_k.weight", "x.to_k.weight", (2, 4), "F16", "BF16", _TO_K, _MEASURED),
+        KeyScan(
+            "x.to_k.weight",
+            "x.to_k.weight",
+            (2, 4),
+            "F16",
+            "BF16",
+            _TO_K,
+            _MEASURED,
+            row_cosines=_COSINES,
+            spectrum=_SPECTRUM,
+        ),
         KeyScan("ids", "model.ids", (1, 77), "I64", "I64", _IDS, Sums(numel=77, n=77, changed=1)),
         KeyScan("scalar", "scalar", (), "F32", "F32", _PROJ, _ONE),
         KeyScan("embed", "embed", (6, 2), "F16", "F16", _PROJ, _MEASURED, slice=(4, 2)),
@@ -106,15 +127,16 @@ def without(way: Way) -> dict[str, Any]:
 
 
 # What is computed from the sums is written for other programs, and not read back.
-DERIVED = ("kinship", "findings", "totals", "statistics", "base")
+DERIVED = ("kinship", "findings", "totals", "statistics", "verdict")
 READ = [way for way in ways(DOCUMENT) if not set(DERIVED) & set(way) and "dtypes" not in way[:-1]]
+# Not in every file of version 1: later than the first ones, or not measured by every scan.
+ADDED = ("notes", "virtual", "slice", "rows", "base", "spectrum", "row_cosines", "histogram", "cast_only")
+ADDED += ("nonfinite_differs", "task_n")
 OPTIONAL = ("title", "keys", "dtypes")  # of a model: added after the first version 1 was fixed
 FIELDS = [
     way
     for way in READ
-    if isinstance(way[-1], str)
-    and not (way[0] == "models" and way[-1] in OPTIONAL)
-    and way[-1] not in ("notes", "virtual", "slice", "rows")  # added like those
+    if isinstance(way[-1], str) and not (way[0] == "models" and way[-1] in OPTIONAL) and way[-1] not in ADDED
 ]
 
 
@@ -159,13 +181,19 @@ def test_floats_keep_full_precision(
     """Any finite fp64 sum and any count is read back equal, whoever reads the JSON."""
     aa, bb, dd, abs_d, largest, ulp = squares
     a, b, ab = values
-    sums = Sums(count, count, count, 0, 0, count, 0, a, b, aa, bb, dd, ab, abs_d, largest, ulp)
-    expected = replace(SCAN, keys=(replace(SCAN.keys[0], sums=sums),))
+    sums = Sums(
+        numel=count, n=count, numeric=count, changed=count, sum_a=a, sum_b=b, sum_aa=aa, sum_bb=bb, sum_dd=dd,
+        sum_ab=ab, sum_abs_d=abs_d, max_abs_d=largest, sum_ulp_sq=ulp,
+        histogram=Histogram(3, array("q", [count]), array("d", [dd])),
+        task=TaskSums(count, count, aa=aa, bb=bb, dd=dd),
+    )  # fmt: skip
+    row = replace(SCAN.keys[0], sums=sums)
+    expected = replace(SCAN, keys=(row,))
     reused.write_bytes(dumps(expected))
     assert expected == load(reused)
     read = json.loads(reused.read_bytes())["keys"][0]
-    assert asdict(sums) == read["sums"]
-    assert evaluate(sums, total=total(expected.keys)) == read["statistics"]
+    assert {name: getattr(sums, name) for name in SUM_FIELDS}.items() <= read["sums"].items()
+    assert evaluate_key(row, total=total(expected.keys)) == read["statistics"]
 
 
 def test_undefined_is_null_and_never_nan() -> None:
@@ -175,7 +203,7 @@ def test_undefined_is_null_and_never_nan() -> None:
     for result in (SCAN, replace(SCAN, keys=rows), replace(SCAN, keys=())):
         document = json.loads(dumps(result), parse_constant=refuse_constant)
         for row, written in zip(result.keys, document["keys"], strict=True):
-            expected = evaluate(row.sums, total=total(result.keys))
+            expected = evaluate_key(row, total=total(result.keys))
             assert expected == written["statistics"]
     statistics = DOCUMENT["keys"][1]["statistics"]
     assert dict.fromkeys(("norm_a", "cosine", "mean_b")).items() <= statistics.items()
@@ -199,6 +227,7 @@ NUMBER, COUNT, MAYBE = (int, float), int, (int, float, type(None))
 KEY: dict[str, Kinds] = {
     "key": str, "key_b": str, "shape": list, "dtype_a": str, "dtype_b": str,
     "part": str, "block": str, "component": str, "kind": str, "sums": dict, "statistics": dict,
+    "verdict": str,
 }  # fmt: skip
 MODEL: dict[str, Kinds] = {"path": str, "bytes": COUNT, "fingerprint": str, "architecture": str}
 TOP: dict[str, Kinds] = {
@@ -212,12 +241,13 @@ def test_the_contracts_fields_are_there() -> None:
     """All fields that the contract names, of the types that it gives them."""
     described: list[tuple[Mapping[str, Kinds], dict[str, Any]]] = [
         (TOP, DOCUMENT),
-        ({"a": dict, "b": dict, "base": type(None)}, DOCUMENT["models"]),
+        ({"a": dict, "b": dict, "base": dict}, DOCUMENT["models"]),
+        (MODEL, DOCUMENT["models"]["base"]),
         (MODEL, DOCUMENT["models"]["a"]),
         (MODEL, DOCUMENT["models"]["b"]),
         *((KEY, row) for row in DOCUMENT["keys"]),
         *((dict.fromkeys(STATISTICS, MAYBE), row["statistics"]) for row in DOCUMENT["keys"]),
-        *((dict.fromkeys(asdict(Sums()), NUMBER), row["sums"]) for row in DOCUMENT["keys"]),
+        *((dict.fromkeys(SUM_FIELDS, NUMBER), row["sums"]) for row in DOCUMENT["keys"]),
         (dict.fromkeys(STATISTICS, MAYBE), DOCUMENT["totals"]["statistics"]),
         ({"key": str, "shape_a": list, "shape_b": list}, DOCUMENT["shape_mismatch"][0]),
         ({"text": str, "statistic": str, "value": MAYBE, "selector": str}, DOCUMENT["findings"][0]),
@@ -238,7 +268,7 @@ def test_readers_ignore_fields_that_they_do_not_know(tmp_path: Path) -> None:
     """A later release of the same version may add fields anywhere."""
     document = copy.deepcopy(DOCUMENT)
     for way in ((), ("models", "a"), ("keys", 0), ("keys", 0, "sums"), ("shape_mismatch", 0)):
-        value_at(document, way)["verdict"] = {"new": [1, None]}
+        value_at(document, way)["later"] = {"new": [1, None]}
     assert SCAN == load(save(tmp_path / "scan.json", document))
 
 
@@ -247,7 +277,7 @@ def test_files_without_what_is_computed_or_optional_are_read(tmp_path: Path) -> 
     document = copy.deepcopy(DOCUMENT)
     del document["kinship"], document["findings"], document["totals"]
     for row in document["keys"]:
-        del row["statistics"]
+        del row["statistics"], row["verdict"]
     for model in ("a", "b"):
         for name in OPTIONAL:
             del document["models"][model][name]
@@ -331,6 +361,10 @@ def is_fine(way: Way, value: object) -> bool:
         return value == ["list"]
     if field == "dtypes":
         return value in (None, {})
+    if field in ("rank_90", "lora_rank") or way == ("models", "base"):
+        return value is None
+    if "row_cosines" in way or "spectrum" in way[:-1]:
+        return value in (0.5, -1 if "row_cosines" in way else 0.5) and not isinstance(value, bool)
     if isinstance(good, bool) or isinstance(value, bool):
         return isinstance(good, bool) and isinstance(value, bool)
     if isinstance(good, float):  # a sum: null where it overflowed; squares and magnitudes have no sign

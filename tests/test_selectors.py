@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.errors import SelectorError
-from analyzer.records import KeyScan, Labels, Sums
+from analyzer.measures import Sums
+from analyzer.records import KeyScan, Labels
 from analyzer.selectors import compile_selector, select
 
 reproducible = settings(derandomize=True, deadline=None)  # the same examples on every machine

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.evaluation import evaluate
 from analyzer.kernels.formats import FLOATS
-from analyzer.records import Sums, add_sums
-from analyzer.statistics import STATISTICS, evaluate
+from analyzer.measures import SUM_FIELDS, TASK_COUNTS, Sums, add_sums
+from analyzer.statistics import STATISTICS
 from analyzer.sums import AbstractMeasurer, _CompiledMeasurer, _TorchMeasurer, compare_equality
 
 MEASURERS: list[AbstractMeasurer] = [_CompiledMeasurer(), _TorchMeasurer("cpu")]
@@ -162,6 +163,25 @@ def test_large_tensors_keep_their_digits() -> None:
     check_statistics(oracle(a.astype(float), b.astype(float)), evaluate(sums, total=sums), scale=0.03)
 
 
+def check_same(expected: Sums, got: Sums) -> None:
+    """Counts to the last one, sums to 1e-12 of themselves or of the largest that cancels in them."""
+    largest = expected.sum_aa + expected.sum_bb + 1
+    for name in SUM_FIELDS:
+        value = getattr(expected, name)
+        exact = isinstance(value, int) or name == "max_abs_d"
+        want = value if exact else pytest.approx(value, rel=1e-12, abs=1e-12 * largest)
+        assert getattr(got, name) == want, name
+    assert (expected.histogram.first, expected.histogram.counts) == (
+        got.histogram.first,
+        got.histogram.counts,
+    )
+    assert got.histogram.energies.tolist() == pytest.approx(expected.histogram.energies.tolist(), rel=1e-12)
+    assert (expected.task is None) == (got.task is None)
+    if expected.task and got.task:
+        assert asdict(got.task) == pytest.approx(asdict(expected.task), rel=1e-12)
+        assert [getattr(expected.task, n) for n in TASK_COUNTS] == [getattr(got.task, n) for n in TASK_COUNTS]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     size=st.integers(1, 4000),
@@ -172,21 +192,21 @@ def test_large_tensors_keep_their_digits() -> None:
 def test_sums_are_additive(size: int, cuts: list[int], seed: int, bad: int) -> None:
     """However a tensor is cut, and in whatever order the parts add, the record is the same."""
     rng = np.random.default_rng(seed)
-    a, b = rng.standard_normal((2, size)).astype(np.float16)
+    a, b, c = rng.standard_normal((3, size)).astype(np.float16)
+    b[: size // 3] = a[: size // 3]
     a[rng.integers(0, size, bad)] = np.nan
     b[rng.integers(0, size, bad)] = np.inf
-    measure = MEASURERS[0].measure
-    whole = measure(a.view("u1"), "F16", b.view("u1"), "F16")
+    c[rng.integers(0, size, bad)] = -np.inf
+
+    def measure(i: int, j: int) -> Sums:
+        base = (c[i:j].view("u1"), "F16")
+        return MEASURERS[0].measure(a[i:j].view("u1"), "F16", b[i:j].view("u1"), "F16", base=base)
+
+    whole = measure(0, size)
     edges = sorted({0, size, *(c for c in cuts if c < size)})
-    parts = [measure(a[i:j].view("u1"), "F16", b[i:j].view("u1"), "F16") for i, j in pairwise(edges)]
+    parts = [measure(i, j) for i, j in pairwise(edges)]
     rng.shuffle(parts)  # type: ignore[arg-type]  # a list of records shuffles like any other
-    summed = asdict(add_sums(parts))
-    largest = whole.sum_aa + whole.sum_bb + 1
-    for name, value in asdict(whole).items():
-        if isinstance(value, int):
-            assert value == summed[name], name
-        else:
-            assert summed[name] == pytest.approx(value, rel=1e-12, abs=1e-12 * largest), name
+    check_same(whole, add_sums(parts))
 
 
 def test_adding_nothing_changes_nothing() -> None:
@@ -242,7 +262,7 @@ def test_integers_against_floats_compare_by_value() -> None:
     equal = compare_equality(a.view("u1"), "I64", b.view("u1"), "F32", itemsize=8)
     assert Sums(numel=77, n=77) == equal
     b[5] = np.nan
-    assert replace(equal, n=76, nonfinite_b=1) == compare_equality(
+    assert replace(equal, n=76, nonfinite_b=1, nonfinite_differs=1) == compare_equality(
         a.view("u1"), "I64", b.view("u1"), "F32", itemsize=8
     )
     brain, _ = store(a, "BF16")

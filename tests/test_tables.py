@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.evaluation import evaluate
+from analyzer.measures import Sums
 from analyzer.ranking import rank, total
-from analyzer.records import KeyScan, Labels, ModelId, Scan, Sums
-from analyzer.statistics import STATISTICS, evaluate
+from analyzer.records import KeyScan, Labels, ModelId, Scan
+from analyzer.statistics import STATISTICS
 from analyzer.tables import keys_csv, ranking_csv, ranking_document
 
 MODEL = ModelId("m.safetensors", 1, "sha256:0", "sd1")
@@ -49,12 +51,24 @@ def test_the_key_table_has_a_line_for_every_key() -> None:
     """Names, labels, shape, dtypes and statistics, in the scan's order, integers and all."""
     head, *lines = read(keys_csv(SCAN))
     labels = ["part", "block", "component", "kind"]
-    assert ["key", "key_b", *labels, "shape", "dtype_a", "dtype_b", *STATISTICS] == head
+    known = ["shape", "dtype_a", "dtype_b", "verdict"]
+    assert ["key", "key_b", *labels, *known, *STATISTICS] == head
     assert [
-        ["a.weight", "model.a.weight", "unet", "IN01", TO_K.component, "weight", "2x4x1", "F16", "BF16"],
-        ["ids", "ids", "text_encoder", "BASE", IDS.component, "other", "77", "I64", "I32"],
-        ["scalar", "scalar", "unet", "IN01", "x", "weight", "", "F32", "F32"],
-    ] == [line[:9] for line in lines]
+        [
+            "a.weight",
+            "model.a.weight",
+            "unet",
+            "IN01",
+            TO_K.component,
+            "weight",
+            "2x4x1",
+            "F16",
+            "BF16",
+            "changed",
+        ],
+        ["ids", "ids", "text_encoder", "BASE", IDS.component, "other", "77", "I64", "I32", "changed"],
+        ["scalar", "scalar", "unet", "IN01", "x", "weight", "", "F32", "F32", "changed"],
+    ] == [line[:10] for line in lines]
 
 
 def test_the_key_table_keeps_full_precision() -> None:

@@ -32,6 +32,10 @@ class AbstractEncodedSource(AbstractSource):
         a finite value that would round beyond it is clipped.
         """
 
+    @abstractmethod
+    def factors(self, start: int, count: int) -> NDArray[np.float64] | float:
+        """What the stored numbers are multiplied with, from element `start` on; one number if it is one."""
+
 
 def fill(buffer: memoryview, offset: int, compute: Callable[[int, int], Values]) -> None:
     """Fill the buffer with the tensor's little-endian fp32 bytes from its byte `offset` on.

@@ -121,10 +121,15 @@ class ScaledSource(AbstractEncodedSource):
         NaN stays NaN, with one code for all of them, and Inf becomes NaN where fp8 has none (e4m3).
         """
         with np.errstate(all="ignore"):
-            quotients = values.astype(np.float64) / self._factors(start, len(values))
+            quotients = values.astype(np.float64) / self.factors(start, len(values))
         # A zero is a zero, even if its scale is one too.
         quotients = np.where(np.isnan(quotients) & (values == 0), values, quotients)
         return _round_to_fp8(quotients, np.isinf(values), self._stored.dtype)
+
+    def factors(self, start: int, count: int) -> NDArray[np.float64] | float:
+        """The scale of every element; one number if they share it."""
+        uniform = self._grid.uniform
+        return self._grid.factors(start, count) if uniform is None else uniform
 
     def close(self) -> None:
         """Nothing: the source of the stored bytes belongs to the checkpoint."""
@@ -133,15 +138,11 @@ class ScaledSource(AbstractEncodedSource):
         codes = np.empty(count, np.uint8)
         self._source.read_into(self._stored.offset + start, codes.data)
         with np.errstate(all="ignore"):  # beyond fp32, values are Inf
-            table, factors = _values_of(self._stored.dtype), self._factors(start, count)
+            table, factors = _values_of(self._stored.dtype), self.factors(start, count)
             if isinstance(factors, float):
                 return (table * factors).astype(np.float32)[codes]
             products: NDArray[np.float64] = table[codes] * factors
             return products.astype(np.float32)
-
-    def _factors(self, start: int, count: int) -> NDArray[np.float64] | float:
-        uniform = self._grid.uniform
-        return self._grid.factors(start, count) if uniform is None else uniform
 
 
 def _is_left_as_codes(infos: Mapping[str, TensorInfo], info: TensorInfo) -> bool:

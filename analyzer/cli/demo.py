@@ -21,12 +21,12 @@ _PROMPT = "A portrait of "
 def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
     """Scan, report and merge a small model and its fine-tune, into DIR (default: mergescope-demo)."""
     from analyzer import checkpoints, scanfile
-    from analyzer.cli import terminal
+    from analyzer.cli import summaries, terminal
     from analyzer.cli.report import render_report
     from analyzer.demo import base_path, fine_tune_path
     from analyzer.devices import resolve_device
     from analyzer.errors import OutputError
-    from analyzer.kinship import findings
+    from analyzer.findings import findings
     from analyzer.merge import merge, plan_merge
     from analyzer.ranking import rank
     from analyzer.recipe import Recipe
@@ -53,7 +53,7 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
     if quiet:
         return
     with terminal.pipe_may_close():
-        terminal.print_scan(result, findings(result), rank(result), unrelated=False)
+        summaries.print_scan(result, findings(result), rank(result), unrelated=False)
         _print_effect(merged)
         terminal.print_written([*pages, merged])
         _print_next_steps(folder)

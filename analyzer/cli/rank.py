@@ -10,16 +10,29 @@ import click
 from analyzer.cli import options
 
 if TYPE_CHECKING:
-    from analyzer.ranking import Axis, Depth
+    from analyzer.ranking import Depth
+
+
+def _axis(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """One axis, or two with * between them."""
+    from analyzer.errors import AnalyzerError
+    from analyzer.ranking import CROSS, crossed_axes
+
+    try:
+        return CROSS.join(crossed_axes(value))
+    except AnalyzerError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
 
 
 @click.command()
 @click.argument("scan_file", metavar="SCAN.json", type=options.FILE)
 @click.option(
     "--axis",
-    type=click.Choice(["component", "block", "part", "kind"]),
+    callback=_axis,
     default="component",
     show_default=True,
+    metavar="component|block|part|kind|AXIS*AXIS",
+    help="What to group by; 'block*component' crosses two.",
 )
 @click.option(
     "--by", default="relative_change", show_default=True, metavar="STATISTIC", help="What orders the groups."
@@ -36,30 +49,46 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
 )
+@click.option(
+    "--uncertainty", is_flag=True, help="How sure the ranking is: intervals, tiers, probabilities and tests."
+)
 @options.quiet
 def rank(
     scan_file: Path,
-    axis: Axis,
+    axis: str,
     by: str,
     top: int | None,
     only: str | None,
     depth: Depth,
     form: str,
+    uncertainty: bool,
     quiet: bool,
 ) -> None:
     """Order the groups of an axis by a statistic, the one that differs most first."""
     import orjson
 
     from analyzer import ranking, scanfile, tables
-    from analyzer.cli import terminal
+    from analyzer.cli import rankings, terminal
 
     del quiet  # a ranking has neither progress nor warnings to hold back
-    rows = ranking.rank(scanfile.load(scan_file), axis=axis, by=by, depth=depth, only=only, top=top)
+    scan = scanfile.load(scan_file)
+    groups = ranking.rank_keys(scan, axis=axis, by=by, depth=depth, only=only)
+    assessment = None
+    if uncertainty:
+        from analyzer.uncertainty import assess  # scipy takes half a second to import
+
+        assessment = assess(groups, scan, by=by)
+    rows = [group.row for group in groups[:top]]
     with terminal.pipe_may_close():
         if form == "json":
-            document = tables.ranking_document(rows, axis=axis, by=by)
+            document = tables.ranking_document(rows, axis=axis, by=by, assessment=assessment)
             click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         elif form == "csv":
-            click.echo(tables.ranking_csv(rows).encode(), nl=False)  # UTF-8 whatever the terminal's encoding
+            table = tables.ranking_csv(rows, assessment)
+            click.echo(table.encode(), nl=False)  # UTF-8 whatever the terminal's encoding
+        elif assessment is not None:
+            from analyzer.cli import uncertainties
+
+            uncertainties.print_ranking(rows, assessment)
         else:
-            terminal.print_ranking(rows, by=by)
+            rankings.print_ranking(rows, by=by)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from analyzer.cli import options
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from analyzer.records import Finding, KeyScan, Scan
 
 _FAILED = 3  # the exit code that says "--fail-on held"
 
@@ -14,6 +19,12 @@ _FAILED = 3  # the exit code that says "--fail-on held"
 @click.command()
 @click.argument("a", type=options.MODEL)
 @click.argument("b", type=options.MODEL)
+@click.option(
+    "--base",
+    type=options.MODEL,
+    metavar="C",
+    help="The model that A and B were both trained from: adds what each learned beyond it.",
+)
 @click.option(
     "-o",
     "--output",
@@ -27,6 +38,11 @@ _FAILED = 3  # the exit code that says "--fail-on held"
 @click.option(
     "--fail-on", metavar="EXPR", help="Exit with 3 if this holds for some key: 'relative_change > 0.03'."
 )
+@click.option(
+    "--spectrum",
+    is_flag=True,
+    help="Also measure in how many directions each matrix changed, and find LoRAs. Says what it costs.",
+)
 @options.rules
 @click.option("--json", "as_json", is_flag=True, help="Print the scan as JSON, and nothing else.")
 @options.compute
@@ -34,11 +50,13 @@ _FAILED = 3  # the exit code that says "--fail-on held"
 def scan(
     a: Path,
     b: Path,
+    base: Path | None,
     output: Path | None,
     report: Path | None,
     table: Path | None,
     only: str | None,
     fail_on: str | None,
+    spectrum: bool,
     rules: Path | None,
     as_json: bool,
     device: str,
@@ -46,12 +64,17 @@ def scan(
     quiet: bool,
 ) -> int:
     """Measure what differs between models A and B, key by key."""
-    from analyzer import checkpoints, scanfile
-    from analyzer.cli import terminal
+    from contextlib import ExitStack
+
+    from analyzer import scanfile
+    from analyzer.checkpoints import open_checkpoint
+    from analyzer.cli import summaries, terminal
     from analyzer.cli.report import render_report
     from analyzer.devices import resolve_device
+    from analyzer.evaluation import require_asked
     from analyzer.expressions import parse_expression
-    from analyzer.kinship import findings, kinship
+    from analyzer.findings import findings
+    from analyzer.kinship import kinship
     from analyzer.ranking import keys_where, rank
     from analyzer.scan import scan as run_scan
     from analyzer.statistics import STATISTICS
@@ -59,20 +82,31 @@ def scan(
     from analyzer.writer import check_files, write_files
 
     condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
+    if condition is not None:
+        require_asked(condition.names, base=base is not None, spectrum=spectrum)
     book = options.rule_book(rules)
-    with checkpoints.open_checkpoint(a) as model_a, checkpoints.open_checkpoint(b) as model_b:
-        inputs = [*model_a.files, *model_b.files]
+    with ExitStack() as opened:
+        model_a, model_b = (opened.enter_context(open_checkpoint(path)) for path in (a, b))
+        model_c = opened.enter_context(open_checkpoint(base)) if base is not None else None
+        inputs = [*model_a.files, *model_b.files, *(model_c.files if model_c else ())]
         check_files([f for f in (output, report, table) if f], inputs=inputs)
         where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
         with terminal.progress_bar("scanning", quiet=quiet) as progress:
             result = run_scan(
-                model_a, model_b, only=only, book=book, device=where, threads=threads, progress=progress
+                model_a,
+                model_b,
+                base=model_c,
+                only=only,
+                book=book,
+                spectrum=spectrum,
+                device=where,
+                threads=threads,
+                progress=progress,
+                notify=lambda text: None if quiet else terminal.remark(text),
             )
     failed = keys_where(result, condition) if condition else []
     document = scanfile.dumps(result) if output or as_json else b""
-    contents = {}
-    if output:
-        contents[output] = document
+    contents = {output: document} if output else {}
     if report:
         contents[report] = render_report(result, plotlyjs="inline")
     if table:
@@ -80,19 +114,26 @@ def scan(
     write_files(contents, inputs=inputs)
     found = findings(result)
     if not quiet:
-        for note in result.notes:
-            terminal.warn(note)
-        for finding in found:
-            if finding.statistic in terminal.WARNED:
-                terminal.warn(finding.text)
-        if failed:
-            names = terminal.list_some([row.key for row in failed])
-            terminal.warn(f"--fail-on held for {len(failed):,} keys: {names}")
+        _warn(result, found, failed)
     with terminal.pipe_may_close():
         if as_json:
             click.echo(document, nl=False)
         elif not quiet:
             unrelated = kinship(result)[0] == "unrelated"
-            terminal.print_scan(result, found, rank(result), unrelated=unrelated)
+            summaries.print_scan(result, found, rank(result), unrelated=unrelated)
             terminal.print_written(list(contents))
     return _FAILED if failed else 0
+
+
+def _warn(result: Scan, found: Sequence[Finding], failed: Sequence[KeyScan]) -> None:
+    """What the user must not miss, on stderr."""
+    from analyzer.cli import summaries, terminal
+
+    for note in result.notes:
+        terminal.warn(note)
+    for finding in found:
+        if finding.statistic in summaries.WARNED:
+            terminal.warn(finding.text)
+    if failed:
+        names = terminal.list_some([row.key for row in failed])
+        terminal.warn(f"--fail-on held for {len(failed):,} keys: {names}")

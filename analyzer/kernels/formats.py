@@ -27,6 +27,11 @@ class FloatFormat:
         """The spacing of subnormal numbers, and so the smallest ulp of all."""
         return 2.0 ** (self.emin - self.precision + 1)
 
+    @property
+    def scale(self) -> float:
+        """The spacing of normal numbers, by the power of two at or below them."""
+        return 2.0 ** (1 - self.precision)
+
 
 FLOATS: Mapping[str, FloatFormat] = {
     "F64": FloatFormat(code=0, bits=64, precision=53, emin=-1022),
@@ -48,10 +53,34 @@ def ulp_parameters(dtype_a: str, dtype_b: str) -> tuple[float, float]:
     a, b = FLOATS[dtype_a], FLOATS[dtype_b]
     incomparable = {dtype_a, dtype_b} == {"F16", "BF16"}
     formats = [a, b] if incomparable else [min(a, b, key=lambda f: f.precision)]
-    return (
-        max(2.0 ** (1 - f.precision) for f in formats),
-        max(f.smallest_spacing for f in formats),
-    )
+    return max(f.scale for f in formats), max(f.smallest_spacing for f in formats)
+
+
+def casts(dtype_a: str, dtype_b: str) -> tuple[bool, bool]:
+    """Whether a cast of a to b's format can lose digits, and whether one of b to a's can.
+
+    Of two formats of one width each has digits or a range that the other lacks.
+    """
+    a, b = FLOATS[dtype_a], FLOATS[dtype_b]
+    if dtype_a == dtype_b:
+        return False, False
+    if a.bits == b.bits:
+        return True, True
+    return b.precision < a.precision, a.precision < b.precision
+
+
+def spacing(dtype_a: str, dtype_b: str) -> NDArray[np.float64]:
+    """What the kernels need of two formats: three pairs (scale, floor) as in `ulp_parameters`.
+
+    Of the ulp; of the format to which a cast of a is tried; and of the one for b. A scale of 0: no cast.
+    """
+    to_b, to_a = casts(dtype_a, dtype_b)
+    pairs = [ulp_parameters(dtype_a, dtype_b)]
+    pairs += [
+        (FLOATS[name].scale, FLOATS[name].smallest_spacing) if tried else (0.0, 0.0)
+        for name, tried in ((dtype_b, to_b), (dtype_a, to_a))
+    ]
+    return np.array(pairs).reshape(-1)
 
 
 def rounding_parameters(dtype: str) -> NDArray[np.int64]:
@@ -110,3 +139,19 @@ def count_nonfinite(raw: NDArray[np.uint8], dtype: str) -> int:
 def value_tables() -> dict[str, NDArray[np.float64]]:
     """For every format what the compiled loops look values up in: empty where they compute them."""
     return {name: eight_bit_values(name) if f.bits == 8 else np.empty(0) for name, f in FLOATS.items()}
+
+
+_NUMPY_DTYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4",
+    "U64": "u8", "I64": "i8", "F16": "f2", "F32": "f4", "F64": "f8", "C64": "c8",
+}  # fmt: skip
+
+
+def values_of(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.generic] | None:
+    """The elements as numpy knows them, little-endian as files are; None for a dtype it lacks."""
+    if dtype == "BF16":
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    if dtype in ("F8_E4M3", "F8_E5M2"):
+        return eight_bit_values(dtype)[raw]
+    name = _NUMPY_DTYPES.get(dtype)
+    return raw.view(np.dtype(name).newbyteorder("<")) if name else None

@@ -1,7 +1,6 @@
-"""The same arithmetic in torch: for CUDA, and for a CPU where the compiled loops are not at hand.
+"""Blending and conversion in torch: for CUDA, and for a CPU where the compiled loops are not at hand.
 
-Slower than `analyzer.kernels.compiled` on a CPU, and equal to it: counts and maxima exactly, sums
-to the last bits of fp64, merged bytes exactly.
+Slower than `analyzer.kernels.compiled_blend` on a CPU, and equal to it to the last byte.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analyzer.kernels.formats import FLOATS, rounding_parameters, ulp_parameters
+from analyzer.kernels.formats import FLOATS, rounding_parameters
 
 TORCH_DTYPES = {
     "F64": torch.float64,
@@ -20,32 +19,8 @@ TORCH_DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-_EXPONENT_BITS = 0x7FF0000000000000
+EXPONENT_BITS = 0x7FF0000000000000
 _MAGNITUDE_BITS = 0x7FFFFFFFFFFFFFFF
-
-
-def measure(
-    raw_a: NDArray[np.uint8], dtype_a: str, raw_b: NDArray[np.uint8], dtype_b: str, device: str
-) -> NDArray[np.float64]:
-    """The sums of two byte strings of equally many elements, in the order of `compiled.N` … WIDTH."""
-    a = _widen(raw_a, dtype_a, device)
-    b = _widen(raw_b, dtype_b, device)
-    finite_a, finite_b = torch.isfinite(a), torch.isfinite(b)
-    both = finite_a & finite_b
-    nonfinite = torch.stack([(~finite_a).sum(), (~finite_b).sum()])
-    # Zeros add nothing to any sum or count below, and keep the shapes fixed: no element is moved.
-    a, b = torch.where(both, a, 0.0), torch.where(both, b, 0.0)
-    d = b - a
-    size = d.abs()
-    scale, floor = ulp_parameters(dtype_a, dtype_b)
-    power = (a.view(torch.int64) & _EXPONENT_BITS).view(torch.float64)
-    ulp = torch.where(a != 0, torch.clamp(power * scale, min=floor), 0.0)
-    largest = size.max() if size.numel() else size.sum()
-    counts = [both.sum(), *nonfinite, (a != b).sum(), ((a < 0) & (b > 0) | (a > 0) & (b < 0)).sum()]
-    sums = [a.sum(), b.sum(), a @ a, b @ b, d @ d, a @ b, size.sum(), largest, ulp @ ulp]
-    sums += [_spread(x, both) for x in (a, b)]
-    values: NDArray[np.float64] = torch.stack([v.to(torch.float64) for v in [*counts, *sums]]).cpu().numpy()
-    return values
 
 
 def blend(
@@ -58,24 +33,17 @@ def blend(
     device: str,
 ) -> tuple[NDArray[np.uint8], int]:
     """The bytes of a + alpha·(b − a), formed in fp64 and rounded once, and how many are not finite."""
-    a, b = _widen(raw_a, dtype_a, device), _widen(raw_b, dtype_b, device)
+    a, b = widen(raw_a, dtype_a, device), widen(raw_b, dtype_b, device)
     # what both sides share stays as it is: signed zeros, Inf
     return _narrow(torch.where(a == b, a, a + alpha * (b - a)), dtype_out)
 
 
 def convert(raw: NDArray[np.uint8], dtype: str, dtype_out: str, device: str) -> tuple[NDArray[np.uint8], int]:
     """The bytes of the same values in another format, rounded once, and how many are not finite."""
-    return _narrow(_widen(raw, dtype, device), dtype_out)
+    return _narrow(widen(raw, dtype, device), dtype_out)
 
 
-def _spread(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Σ(x − mean)² over the positions that are kept; 0 of none."""
-    mean = values.sum() / kept.sum().clamp(min=1)
-    centred = torch.where(kept, values - mean, 0.0)
-    return centred @ centred
-
-
-def _widen(raw: NDArray[np.uint8], dtype: str, device: str) -> torch.Tensor:
+def widen(raw: NDArray[np.uint8], dtype: str, device: str) -> torch.Tensor:
     """The elements as fp64 on the device, exactly; the bytes travel, not the widened values."""
     # Empty slices of numpy have a stride of 0, which torch does not view as a wider dtype.
     tensor = (
@@ -102,7 +70,7 @@ def _narrow(values: torch.Tensor, dtype: str) -> tuple[NDArray[np.uint8], int]:
     magic_value = float(np.array(magic, dtype=np.int64).view(np.float64))
     subnormal = (values.abs() + magic_value).view(torch.int64) - magic
     code = torch.where(magnitude >= smallest_normal, normal, subnormal).clamp(max=largest)
-    infinite, is_nan = magnitude == _EXPONENT_BITS, magnitude > _EXPONENT_BITS
+    infinite, is_nan = magnitude == EXPONENT_BITS, magnitude > EXPONENT_BITS
     no_infinity = nan == largest + 1
     code = torch.where(is_nan | infinite if no_infinity else is_nan, nan, code)
     not_finite = infinite | is_nan if no_infinity else code >= largest

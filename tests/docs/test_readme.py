@@ -30,10 +30,10 @@ ARCHITECTURES = re.compile(r"(<!-- architectures:.*?-->\n)(.*?)(<!-- end of arch
 
 def statistics_table() -> str:
     """The statistics as a Markdown table, from the one table that defines them."""
-    lines = ["| name | formula | unit | range | meaning |", "|---|---|---|---|---|"]
+    lines = ["| name | formula | unit | range | meaning | source |", "|---|---|---|---|---|---|"]
     for name, s in STATISTICS.items():
         symbol = s.symbol.replace("|", r"\|")
-        lines.append(f"| `{name}` | {symbol} | {s.unit} | {s.range} | {s.meaning} |")
+        lines.append(f"| `{name}` | {symbol} | {s.unit} | {s.range} | {s.meaning} | {s.source} |")
     return "\n".join(lines) + "\n"
 
 

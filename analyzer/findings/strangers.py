@@ -1,0 +1,101 @@
+"""Where the kinship differs inside two models: a swapped VAE, a replaced head, a part trained apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analyzer.findings import wording
+from analyzer.findings.finder import Finder, Rule
+from analyzer.findings.survey import Survey, by_label
+from analyzer.kinship import DISTANT_COSINE, FINE_TUNE_COSINE, SAMPLE_ELEMENTS, Relation, can_tell, relation
+from analyzer.records import Finding, KeyScan
+
+AUTOENCODER = "vae"  # the part that fine-tunes of image models leave as it is
+
+
+def find_strangers(survey: Survey) -> list[Finding]:
+    """The parts whose kinship is not that of the whole, and components trained anew in a relative."""
+    if survey.relation.name is None:
+        return []
+    changed = by_label(survey.changed, lambda row: row.labels.part)
+    parts = {part: relation(rows) for part, rows in changed.items() if len(changed) > 1}
+    told = [(part, own) for part, own in parts.items() if own.chance is not None]
+    found = []
+    for name in ("unrelated", "distant", "fine-tune"):
+        others = [(part, own) for part, own in told if own.name == name != survey.relation.name]
+        if others:
+            found.append(_differing_parts(survey, others))
+    found += [finding for part, rows in changed.items() for finding in _anew(survey, part, rows)]
+    return [*found, *_other_autoencoder(survey, parts.get(AUTOENCODER))]
+
+
+def _other_autoencoder(survey: Survey, own: Relation | None) -> list[Finding]:
+    """A VAE that is a relative and changed beside other parts: fine-tunes of it are swapped for it."""
+    if own is None or own.name != "fine-tune" or survey.relation.name != "fine-tune":
+        return []
+    (part,) = [group for group in survey.parts if group.path == AUTOENCODER]
+    changed = part.counts["changed"]
+    text = (
+        f"{part.name} changed as well ({changed:,} of {wording.evidence(own, len(part.keys))}): training "
+        "an image model leaves it as it is, so another one was probably put in"
+    )
+    return [Finding(text, "cosine", own.cosine, survey.selecting.groups("part", [part.path]))]
+
+
+def _differing_parts(survey: Survey, others: Sequence[tuple[str, Relation]]) -> Finding:
+    """One sentence for all parts of one kinship, with the evidence of each."""
+    others = sorted(others, key=lambda other: (other[1].cosine or 0.0, other[0]))
+    one = len(others) == 1
+    verb, them = ("was", "it") if one else ("were", "them")
+    what = {
+        "unrelated": f"{verb} replaced or trained apart; take {them} from one model, whole",
+        "distant": f"{verb} trained far apart",
+        "fine-tune": f"{verb} fine-tuned, unlike the rest, and can be merged",
+    }[others[0][1].name or ""]
+    each = wording.names([f"{part} ({wording.evidence(own)})" for part, own in others])
+    selector = survey.selecting.groups("part", [part for part, _ in others])
+    return Finding(f"{each} {what}", "cosine", others[0][1].cosine, selector)
+
+
+def _anew(survey: Survey, part: str, rows: Sequence[KeyScan]) -> list[Finding]:
+    """Of the changed keys of one part, the components that are unrelated in what is a fine-tune otherwise.
+
+    Matrices alone are judged: gains have cosines near 1 whatever they come from, and biases any.
+    """
+    if relation(rows).name != "fine-tune":
+        return []
+    groups = by_label((row for row in rows if can_tell(row)), lambda row: row.labels.group)
+    strange = [(path, own) for path, keys in groups.items() if (own := relation(keys)).name == "unrelated"]
+    if not strange:
+        return []
+    strange.sort(key=lambda each: (each[1].cosine or 0.0, each[0]))
+    names = {group.path: group.name for group in survey.components}
+    each = wording.names([f"{names[path]} ({wording.evidence(own)})" for path, own in strange])
+    verb = "was" if len(strange) == 1 else "were"
+    text = f"{each} {verb} replaced or trained anew, while the rest of {part} is a fine-tune"
+    selector = survey.selecting.groups("component", [path for path, _ in strange])
+    return [Finding(text, "cosine", strange[0][1].cosine, selector)]
+
+
+STRANGERS = Finder(
+    find_strangers,
+    (
+        Rule(
+            "vae was replaced or trained apart; … was trained far apart; … was fine-tuned, unlike the rest",
+            "the kinship of a part, by the same thresholds, is another than that of the whole",
+        ),
+        Rule(
+            "vae changed as well (140 of 248 keys, median cosine 0.981, …): training an image model leaves "
+            "it as it is, so another one was probably put in",
+            "the part vae and another one changed, and the median cosine of either is at least "
+            "{FINE_TUNE_COSINE}",
+            {"FINE_TUNE_COSINE": FINE_TUNE_COSINE},
+        ),
+        Rule(
+            "lm_head was replaced or trained anew, while the rest of transformer is a fine-tune",
+            "in a part that is a fine-tune the median cosine of a component's matrices of {SAMPLE_ELEMENTS} "
+            "elements or more is below {DISTANT_COSINE}",
+            {"SAMPLE_ELEMENTS": SAMPLE_ELEMENTS, "DISTANT_COSINE": DISTANT_COSINE},
+        ),
+    ),
+)

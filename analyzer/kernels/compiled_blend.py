@@ -1,0 +1,110 @@
+"""The compiled loops of a merge: bytes of two tensors in, merged or converted bytes out.
+
+Nothing may be re-associated here: the same bytes must come out on every machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits, widen
+
+
+@compile_loop()
+def blend(
+    raw_a: NDArray[np.uint8],
+    code_a: int,
+    table_a: NDArray[np.float64],
+    raw_b: NDArray[np.uint8],
+    code_b: int,
+    table_b: NDArray[np.float64],
+    count: int,
+    alpha: float,
+    raw_out: NDArray[np.uint8],
+    code_out: int,
+    rounding: NDArray[np.int64],
+) -> int:
+    """Write a + alpha·(b − a), formed in fp64 and rounded once; return how many are not finite."""
+    a = np.empty(BLOCK, np.float64)
+    b = np.empty(BLOCK, np.float64)
+    bad = 0
+    for start in range(0, count, BLOCK):
+        n = min(BLOCK, count - start)
+        widen(raw_a, code_a, table_a, start, n, a)
+        widen(raw_b, code_b, table_b, start, n, b)
+        for i in range(n):
+            if a[i] != b[i]:  # what both sides share stays as it is: signed zeros, Inf
+                a[i] += alpha * (b[i] - a[i])
+        bad += _narrow(a, n, raw_out, code_out, rounding, start)
+    return bad
+
+
+@compile_loop()
+def convert(
+    raw: NDArray[np.uint8],
+    code: int,
+    table: NDArray[np.float64],
+    count: int,
+    raw_out: NDArray[np.uint8],
+    code_out: int,
+    rounding: NDArray[np.int64],
+) -> int:
+    """Write the same values in another format, rounded once; return how many are not finite."""
+    a = np.empty(BLOCK, np.float64)
+    bad = 0
+    for start in range(0, count, BLOCK):
+        n = min(BLOCK, count - start)
+        widen(raw, code, table, start, n, a)
+        bad += _narrow(a, n, raw_out, code_out, rounding, start)
+    return bad
+
+
+@compile_loop()
+def _narrow(values: Any, n: Any, raw: Any, code: Any, rounding: Any, start: Any) -> Any:
+    """Round n fp64 values to a format, to nearest and ties to even; return how many are not finite."""
+    bad = 0
+    if code == 0:
+        f64 = raw.view(np.float64)[start : start + n]
+        for i in range(n):
+            f64[i] = values[i] if values[i] == values[i] else np.nan  # one code for every NaN
+            bad += not abs(f64[i]) < np.inf
+    elif code == 1:
+        f32 = raw.view(np.float32)[start : start + n]
+        for i in range(n):
+            f32[i] = np.float32(values[i]) if values[i] == values[i] else np.float32(np.nan)
+            bad += not abs(f32[i]) < np.inf
+    elif code <= 3:
+        bad = _narrow_bits(values, n, raw.view(np.uint16)[start : start + n], np.int64(0x8000), rounding)
+    else:
+        bad = _narrow_bits(values, n, raw[start : start + n], np.int64(0x80), rounding)
+    return bad
+
+
+@compile_loop()
+def _narrow_bits(values: Any, n: Any, out: Any, sign_bit: Any, rounding: Any) -> Any:
+    """`_narrow` for the formats that the processor does not round to by itself."""
+    drop, rebias, smallest_normal, magic, largest, nan = rounding
+    half_minus_one = (np.int64(1) << (drop - 1)) - 1
+    magic_value = f64_of_bits(magic)
+    bad = 0
+    for i in range(n):
+        bits = bits_of_f64(values[i])
+        magnitude = bits & np.int64(0x7FFFFFFFFFFFFFFF)
+        # Round to nearest even: add just under half, and the last kept bit breaks ties.
+        normal = ((magnitude + half_minus_one + ((magnitude >> drop) & 1)) >> drop) - rebias
+        # Below the normal range the spacing is fixed: the addition itself rounds to it.
+        subnormal = bits_of_f64(abs(values[i]) + magic_value) - magic
+        code = normal if magnitude >= smallest_normal else subnormal
+        code = min(code, largest)
+        finite = magnitude < np.int64(0x7FF0000000000000)
+        is_nan = magnitude > np.int64(0x7FF0000000000000)
+        # e4m3fn has no Inf: what is infinite becomes NaN; finite values stop at its largest.
+        no_infinity = nan == largest + 1
+        code = nan if is_nan or (no_infinity and not finite) else code
+        bad += not finite or (code == largest and not no_infinity)
+        # One code for every NaN: its sign is an accident of the processor.
+        out[i] = code | (sign_bit if bits < 0 and code != nan else np.int64(0))
+    return bad

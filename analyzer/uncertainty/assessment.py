@@ -1,0 +1,166 @@
+"""How sure a ranking is: intervals, the probability of every rank, tests, tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analyzer.evaluation import require_measured
+from analyzer.ranking import CROSS, RankedKeys, counted, crossed_axes, place
+from analyzer.records import Scan
+from analyzer.statistics import STATISTICS
+from analyzer.uncertainty.array_formulas import Floats
+from analyzer.uncertainty.bands import CONFIDENCE, FEWEST_KEYS, KINDS, Band, band
+from analyzer.uncertainty.comparing import AxisTest, Comparison, compare_all, compare_neighbours, tiers
+from analyzer.uncertainty.sampling import RESAMPLES, Measured, Sample, Table
+
+# Of what was counted there is nothing to be unsure.
+EXACT = frozenset({"numel", "nonfinite_a", "nonfinite_b"})
+
+
+@dataclass(frozen=True, slots=True)
+class GroupUncertainty:
+    """How sure one row of a ranking is. None: not to be had from so few keys, or not of this statistic."""
+
+    keys: int  # that have a value of their own
+    low: float | None = None  # the 95 % interval
+    high: float | None = None
+    note: str = ""  # why there is no interval: "1 key", "too few keys", "rests on few keys"
+    # Share of the joint resamples in which the group has its rank, among the groups that have an interval
+    rank_probability: float | None = None
+    tier: int | None = None  # from 1; neighbours that cannot be told apart share one
+    next: Comparison | None = None  # against the next group that has a tier
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """How sure a ranking is, row by row, and whether its groups differ at all."""
+
+    by: str
+    rows: tuple[GroupUncertainty, ...]  # in the order of the ranking
+    axis_test: AxisTest | None  # None: fewer than two groups can be tested
+    confidence: float = CONFIDENCE
+    resamples: int = RESAMPLES
+
+
+@dataclass(frozen=True, slots=True)
+class AxisIntervals:
+    """The intervals and tiers of one axis and statistic, by group: its label, two with "*" between them."""
+
+    intervals: Mapping[str, tuple[float, float] | None]
+    tiers: Mapping[str, int | None]
+    notes: Mapping[str, str]  # why there is no interval; only of the groups that have none
+
+
+def assess(ranking: Sequence[RankedKeys], scan: Scan, *, by: str) -> Assessment:
+    """How sure a ranking by this statistic is: as long as the ranking, and in its order."""
+    whole = Table(counted(scan.keys))
+    table = Table([row for group in ranking for row in group.keys])
+    where = {id(row): place for place, row in enumerate(table.keys)}
+    samples = []
+    for group in ranking:
+        inside = all(row.labels.counted for row in group.keys)
+        places = [where[id(row)] for row in group.keys]
+        samples.append(Sample(table, places, total=whole.changed if inside else None))
+    return _assess([group.row.name for group in ranking], samples, by)
+
+
+def intervals(
+    scan: Scan, axes: Iterable[str], statistics: Iterable[str]
+) -> dict[tuple[str, str], AxisIntervals]:
+    """The intervals and tiers of the counted keys' groups, for every axis and statistic.
+
+    Components group at the level of rankings. Raises AnalyzerError for an unknown axis or statistic, and
+    for one that was not measured.
+    """
+    names = list(statistics)
+    require_measured(names, scan)
+    table = Table(counted(scan.keys))
+    found = {}
+    for axis in axes:
+        groups: dict[str, list[int]] = {}
+        crossed = crossed_axes(axis)
+        for at, row in enumerate(table.keys):
+            groups.setdefault(CROSS.join(place(row, crossed)), []).append(at)
+        samples = {path: Sample(table, places, total=table.changed) for path, places in groups.items()}
+        for name in names:
+            found[axis, name] = _axis(samples, name)
+    return found
+
+
+def _axis(samples: Mapping[str, Sample], by: str) -> AxisIntervals:
+    if by in EXACT:
+        nothing = dict.fromkeys(samples)
+        return AxisIntervals(nothing, nothing, {})
+    measured = {path: sample.measure(by) for path, sample in samples.items()}
+    sign = 1 if STATISTICS[by].ascending else -1
+    order = sorted(samples, key=lambda path: (np.isnan(v := measured[path].value), sign * v, path))
+    bands = {path: _band(samples[path], measured[path], by) for path in order}
+    _, found = _compared(order, [measured[path] for path in order], list(bands.values()), by)
+    return AxisIntervals(
+        {path: b.interval for path, b in bands.items()},
+        {path: found[path][0] if path in found else None for path in order},
+        {path: b.note for path, b in bands.items() if b.note},
+    )
+
+
+def _assess(names: Sequence[str], samples: Sequence[Sample], by: str) -> Assessment:
+    if by in EXACT:
+        return Assessment(by, tuple(GroupUncertainty(len(sample)) for sample in samples), None)
+    measured = [sample.measure(by) for sample in samples]
+    bands = [_band(sample, m, by) for sample, m in zip(samples, measured, strict=True)]
+    probabilities = _rank_probabilities(bands, by)
+    axis_test, compared = _compared(names, measured, bands, by)
+    rows = []
+    for name, found, probability in zip(names, bands, probabilities, strict=True):
+        low, high = found.interval or (None, None)
+        row = GroupUncertainty(found.keys, low, high, found.note, probability)
+        if name in compared:
+            tier, after = compared[name]
+            row = replace(row, tier=tier, next=after)
+        rows.append(row)
+    return Assessment(by, tuple(rows), axis_test)
+
+
+def _band(sample: Sample, measured: Measured, by: str) -> Band:
+    if by not in KINDS:
+        return Band(int(np.isfinite(measured.own).sum()), None)
+    return band(sample, measured, KINDS[by])
+
+
+def _rank_probabilities(bands: Sequence[Band], by: str) -> list[float | None]:
+    """In which share of the joint resamples each group stands where it stands.
+
+    Groups are resampled independently, so the i-th resamples of all groups together are a joint one. Ties
+    go by the order of the ranking, as in the ranking itself.
+    """
+    sure = [at for at, found in enumerate(bands) if found.levels is not None]
+    probabilities: list[float | None] = [None] * len(bands)
+    if sure:
+        levels: Floats = np.stack([found.levels for at in sure if (found := bands[at]).levels is not None])
+        first_is_low = STATISTICS[by].ascending != KINDS[by].scale.falling
+        order = np.argsort(levels if first_is_low else -levels, axis=0, kind="stable")
+        held = (order == np.arange(len(sure))[:, None]).mean(axis=1)
+        for at, share in zip(sure, held, strict=True):
+            probabilities[at] = float(share)
+    return probabilities
+
+
+def _compared(
+    names: Sequence[str], measured: Sequence[Measured], bands: Sequence[Band], by: str
+) -> tuple[AxisTest | None, dict[str, tuple[int, Comparison | None]]]:
+    """The test of all groups that have keys enough; and for each of them its tier and its test."""
+    own = [m.own[np.isfinite(m.own)] for m in measured]
+    tested = [at for at, values in enumerate(own) if len(values) >= FEWEST_KEYS]
+    values = [own[at] for at in tested]
+    found = compare_neighbours(
+        [names[at] for at in tested],
+        values,
+        [bands[at].interval for at in tested],
+        rising=STATISTICS[by].ascending,
+    )
+    after: list[Comparison | None] = [*found, None]
+    rows = {names[at]: (tier, c) for at, tier, c in zip(tested, tiers(found), after, strict=False)}
+    return compare_all(values), rows

@@ -1,0 +1,113 @@
+"""Tests between groups: against the same tests by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analyzer.uncertainty.comparing import compare_all, compare_neighbours, tiers
+
+reproducible = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def compare(*groups: list[float], rising: bool = False) -> list[tuple[bool, bool]]:
+    """What tells each neighbour from the next: (the test, the intervals); no group has an interval."""
+    names = [f"g{i}" for i in range(len(groups))]
+    found = compare_neighbours(names, [np.array(g) for g in groups], [None] * len(groups), rising=rising)
+    assert names[1:] == [test.other for test in found]
+    return [(test.told_by_keys, test.told_by_intervals) for test in found]
+
+
+@reproducible
+@given(
+    st.lists(st.integers(0, 9).map(float), min_size=5, max_size=12),
+    st.lists(st.integers(0, 9).map(float), min_size=5, max_size=12),
+)
+def test_effects_are_counted_pairs(x: list[float], y: list[float]) -> None:
+    """U is the number of pairs won, ties half; the effect is the share won minus the share lost."""
+    (test,) = compare_neighbours(["a", "b"], [np.array(x), np.array(y)], [None, None], rising=False)
+    won = sum((i > j) + 0.5 * (i == j) for i in x for j in y)
+    lost = sum(i < j for i in x for j in y)
+    above = sum(i > j for i in x for j in y)
+    assert won == test.u
+    assert test.effect == pytest.approx((above - lost) / (len(x) * len(y)))
+    assert 0 <= test.p <= 1
+    assert (len(x), len(y)) == test.keys
+
+
+def test_an_exact_p() -> None:
+    """Five keys all above five others: 2 of the 252 orders are as extreme."""
+    x, y = np.arange(5.0) + 10, np.arange(5.0)
+    (test,) = compare_neighbours(["a", "b"], [x, y], [None, None], rising=False)
+    assert (25.0, 1.0) == (test.u, test.effect)
+    assert test.p == pytest.approx(2 / 252)
+
+
+def test_p_values_are_adjusted_over_all_neighbours() -> None:
+    """Benjamini and Hochberg: p · tests / rank, and never below that of a smaller p."""
+    rng = np.random.default_rng(3)
+    groups = [rng.standard_normal(12) - shift for shift in (0, 0.8, 0.9, 2.5, 2.6, 3.4)]
+    found = compare_neighbours(list("abcdef"), groups, [None] * 6, rising=False)
+    order = sorted(found, key=lambda test: test.p)
+    expected, lowest = [], 1.0
+    for place in range(len(order), 0, -1):
+        lowest = min(lowest, order[place - 1].p * len(order) / place)
+        expected.append(lowest)
+    assert [test.p_adjusted for test in order[::-1]] == pytest.approx(expected)
+
+
+def test_the_direction_must_be_that_of_the_ranking() -> None:
+    """Keys that clearly point the other way do not support the order of their groups."""
+    low, high = [float(i) for i in range(10)], [float(i) for i in range(20, 30)]
+    assert [(True, False)] == compare(high, low)
+    assert [(False, False)] == compare(low, high)
+    assert [(True, False)] == compare(low, high, rising=True)
+
+
+def test_equal_values_cannot_be_told_apart() -> None:
+    """Two groups in which nothing changed: p is 1, and no test divides by zero."""
+    (test,) = compare_neighbours(["a", "b"], [np.zeros(6), np.zeros(9)], [(0.0, 0.0)] * 2, rising=False)
+    assert (1.0, 0.0, False) == (test.p, test.effect, test.apart)
+
+
+def test_disjoint_intervals_tell_apart() -> None:
+    """However few the keys are; intervals that touch or are missing do not."""
+    alike = [np.arange(5.0)] * 4
+    intervals = [(0.3, 0.4), (0.1, 0.2), (0.2, 0.5), None]
+    found = compare_neighbours(list("abcd"), alike, intervals, rising=False)
+    assert [True, False, False] == [test.told_by_intervals for test in found]
+    assert [True, False, False] == [test.apart for test in found]
+    assert [1, 2, 2, 2] == tiers(found)
+
+
+def test_tiers_of_nothing_and_of_one_group() -> None:
+    """One group is one tier; there is nothing to compare."""
+    assert [] == compare_neighbours([], [], [], rising=False)
+    assert [1] == tiers(compare_neighbours(["a"], [np.arange(6.0)], [None], rising=False))
+    assert compare_all([]) is None
+    assert compare_all([np.arange(6.0)]) is None
+
+
+def test_kruskal_wallis_by_hand() -> None:
+    """H from the rank sums of values without ties: 12/(N(N+1)) · Σ R²/n − 3(N+1)."""
+    rng = np.random.default_rng(9)
+    groups = [rng.standard_normal(size) + shift for size, shift in ((6, 0), (8, 0.5), (7, 2))]
+    ranks = np.argsort(np.argsort(np.concatenate(groups))) + 1.0
+    parts = np.split(ranks, [6, 14])
+    count = len(ranks)
+    expected = 12 / (count * (count + 1)) * sum(part.sum() ** 2 / len(part) for part in parts) - 3 * (
+        count + 1
+    )
+    found = compare_all(groups)
+    assert found is not None
+    assert found.h == pytest.approx(expected)
+    assert (3, 21, pytest.approx(expected / 20)) == (found.groups, found.keys, found.effect)
+
+
+def test_equal_groups_do_not_differ() -> None:
+    """All keys have one value: H is 0 and p is 1."""
+    found = compare_all([np.ones(6), np.ones(5)])
+    assert found is not None
+    assert (0.0, 1.0, 0.0) == (found.h, found.p, found.effect)

@@ -10,7 +10,8 @@ import base64
 import hashlib
 import importlib.util
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -19,13 +20,15 @@ import jinja2
 
 from analyzer.records import Finding, Scan
 from analyzer.statistics import STATISTICS, Statistic
-from reports.tables import KINSHIPS, head, page_data, script_json
+from reports.embedded import Intervals, embed
+from reports.tables import KINSHIPS, VERDICT_MEANINGS, head
 
 # In the order in which they depend on one another: each file defines one constant of the page's scope.
 SCRIPTS = (
     "dom.js",
     "format.js",
     "sums.js",
+    "spread.js",
     "statistics.js",
     "data.js",
     "selectors.js",
@@ -51,14 +54,25 @@ def render(
     *,
     kinship: str,
     findings: Sequence[Finding],
+    intervals: Intervals | None = None,
     plotlyjs: Literal["inline", "cdn"] = "inline",
 ) -> str:
     """The report as one HTML document; the same scan gives the same text.
 
+    `intervals` says how sure the ranking of the whole scan is, by axis, statistic and group; what it does
+    not hold is drawn without. See `reports.embedded.Intervals`.
+
     With `plotlyjs="inline"` (about 5 MB) the page needs no network at all; with "cdn" it is small and
     fetches plotly.js, checked by its hash, when it is opened.
     """
-    data = script_json(page_data(scan, kinship=kinship, findings=findings))
+    statistics = measured(scan)
+    data = embed(
+        scan,
+        kinship=kinship,
+        findings=findings,
+        statistics=statistics,
+        intervals=intervals or {},
+    )
     prelude, script, plotly = _source("js/prelude.js"), _page_script(), _plotly_source()
     plotly_digest = _digest(plotly)
     cdn = _CDN.format(version=_plotly_version(plotly)) if plotlyjs == "cdn" else None
@@ -67,11 +81,13 @@ def render(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     html = environment.from_string(_source("page.html")).render(
         scan=scan,
-        head=head(scan),
+        head=head(scan, kinship=kinship),
         kinship=KINSHIPS[kinship],
-        is_unrelated=kinship == "unrelated",
         findings=findings,
-        statistics=_statistics(),
+        verdicts=VERDICT_MEANINGS,
+        option=_option,
+        statistics=statistics,
+        menu=_menu(statistics),
         policy=_policy(sources, nonce=nonce),
         nonce=nonce,
         style=_source("style.css"),
@@ -84,6 +100,18 @@ def render(
     )
     # Names outside the script's data may still hold lone surrogates, which no UTF-8 file can.
     return html.encode(errors="replace").decode()
+
+
+def measured(scan: Scan) -> dict[str, Statistic]:
+    """The statistics that this scan has, the wanted ones first: what the page's menus offer."""
+    has = {"": True, "base": scan.base is not None, "spectrum": scan.with_spectrum}
+    has_rows = any(key.row_cosines for key in scan.keys)
+    names = [*_FIRST, *(name for name in STATISTICS if name not in _FIRST)]
+    return {
+        name: STATISTICS[name]
+        for name in names
+        if has[STATISTICS[name].needs] and (has_rows or not name.startswith("row_cosine"))
+    }
 
 
 def _policy(sources: Sequence[str], *, nonce: str) -> str:
@@ -132,7 +160,13 @@ def _plotly_version(source: str) -> str:
     return match[1]
 
 
-def _statistics() -> list[tuple[str, Statistic]]:
-    """Every statistic by name, the wanted ones first."""
-    names = [*_FIRST, *(name for name in STATISTICS if name not in _FIRST)]
-    return [(name, STATISTICS[name]) for name in names]
+def _menu(statistics: Mapping[str, Statistic]) -> list[tuple[str, list[tuple[str, Statistic]]]]:
+    """The statistics under titles, as menus offer them."""
+    titles = {"": "A and B", "base": "beside their base", "spectrum": "spectrum of the change"}
+    groups = [(titles[need], [e for e in statistics.items() if e[1].needs == need]) for need in titles]
+    return [(title, entries) for title, entries in groups if entries]
+
+
+def _option(selector: str) -> str:
+    """A selector as an option of the command line; quoted for a POSIX shell where it must be."""
+    return f"--only {shlex.quote(selector)}"

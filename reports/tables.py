@@ -1,27 +1,21 @@
-"""A scan as data for the page: columns for the script, short lists for the head.
+"""What the head of the page says of a scan: cards of the models, counts, short lists.
 
-Owns every conversion from records to text that a page may hold. Key names, paths and dtypes come
-from strangers' files: what leaves here as script data is escaped once, in `script_json`; what leaves
-as text is escaped by the template. Draws nothing.
+Owns every conversion from records to words. Key names, paths and dtypes come from strangers' files:
+what leaves here as text is escaped by the template. Draws nothing.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from array import array
-from base64 import b64encode
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-import orjson
-
-from analyzer.records import COUNTS, Finding, KeyScan, ModelId, Scan, Sums
-from analyzer.statistics import STATISTICS
+from analyzer.measures import Sums
+from analyzer.records import ModelId, Scan
+from analyzer.verdicts import VERDICTS, Verdict, verdict, worst
 
 LISTED = 500  # names that a list in the head shows; the embedded scan holds all of them
 
-_SUM_FIELDS = tuple(field.name for field in fields(Sums))
 # A dtype that is not here shows as its file names it.
 _DTYPE_TITLES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
@@ -30,7 +24,7 @@ _DTYPE_TITLES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 class ModelCard:
     """What the head says of one model."""
 
-    letter: str  # "A" or "B"
+    letter: str  # "A", "B" or, of the base, "C"
     name: str  # the last segment of the path
     path: str
     facts: tuple[str, ...]  # "2.1 GB", "Stable Diffusion 1.x", "fp16", "1,143 keys"
@@ -55,16 +49,37 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Banner:
+    """One sentence that a reader must not miss, and what it means."""
+
+    title: str
+    text: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictCount:
+    """How many of the paired keys have a verdict."""
+
+    name: Verdict
+    meaning: str
+    keys: int
+    share: float  # of all paired keys, in 0 … 1
+    before: float  # the share of those that stand before it
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """Everything above the figures that needs no arithmetic."""
 
     a: ModelCard
     b: ModelCard
-    paired: str  # "1,143 keys pair"
-    changed: str  # "812 of 1,131": of the keys that count
+    base: ModelCard | None
+    banner: Banner | None
+    paired: str  # "1,143 keys pair, 12 of them count in no total"
+    verdicts: tuple[VerdictCount, ...]  # those that occur, the largest difference first
     listings: tuple[Listing, ...]
     identical: bool
-    unrelated: str  # who was trained apart, if that is so: the models, or only the keys that changed
 
 
 # What the kinship of two models means to somebody who wants to merge them.
@@ -78,19 +93,73 @@ KINSHIPS = {
     "undefined": Kinship("undefined", "no weights could be compared, or none that changed has a direction"),
 }
 
+# What a verdict on a key means, as `analyzer.verdicts` defines it.
+VERDICT_MEANINGS: dict[Verdict, str] = {
+    "identical": "the same values",
+    "cast": "equal after a cast to the coarser of the two dtypes",
+    "rounding": "the change is at most twice what rounding alone would leave",
+    "changed": "more than rounding differs",
+}
 
-def head(scan: Scan) -> Head:
-    """The two models, what pairs, what does not, and what a reader should be warned of."""
+
+def head(scan: Scan, *, kinship: str) -> Head:
+    """The models, what pairs, what does not, and what a reader should be warned of."""
     counted = [key.sums for key in scan.keys if key.labels.counted]
+    verdicts = Counter(verdict(key.sums) for key in scan.keys)
+    paired = _count(len(scan.keys), "key pairs", "keys pair")
+    uncounted = len(scan.keys) - len(counted)
     return Head(
         a=_card("A", scan.a),
         b=_card("B", scan.b),
-        paired=_count(len(scan.keys), "key pairs", "keys pair"),
-        changed=f"{sum(sums.changed > 0 for sums in counted):,} of {len(counted):,}",
+        base=None if scan.base is None else _card("C", scan.base),
+        banner=_banner(scan, counted, verdicts, kinship=kinship),
+        paired=f"{paired}, {uncounted:,} of them count in no total" if uncounted else paired,
+        verdicts=tuple(_shares(verdicts)),
         listings=tuple(listing for listing in (*_unpaired(scan), *_warnings(scan)) if listing.names),
         identical=is_identical(scan),
-        unrelated=_who_changed(counted),
     )
+
+
+def _banner(
+    scan: Scan, counted: Sequence[Sums], verdicts: Counter[Verdict], *, kinship: str
+) -> Banner | None:
+    """The one thing to know before anything else, if there is such a thing."""
+    paired = _count(len(scan.keys), "key pairs", "keys pair")
+    if kinship == "unrelated":
+        text = (
+            "Such weights have no common origin and point in unrelated directions. The numbers below are "
+            "right, but a merge of them would be neither: merging them is pointless."
+        )
+        return Banner(f"{_who_changed(counted)} trained apart.", text, is_warning=True)
+    if is_identical(scan):
+        return Banner("Nothing differs.", f"{paired}, and every one holds the same values in both models.")
+    if worst(verdicts) in ("cast", "rounding"):
+        return Banner("Only rounding differs.", f"{paired}: {_rounding(verdicts)}.")
+    return None
+
+
+def _rounding(verdicts: Counter[Verdict]) -> str:
+    """How the keys are spread over the verdicts below `changed`, in words."""
+    clauses = {
+        "identical": ("holds the same values", "hold the same values"),
+        "cast": ("is equal after a cast to the coarser dtype", "are equal after a cast to the coarser dtype"),
+        "rounding": (
+            "differs by no more than rounding would leave",
+            "differ by no more than rounding would leave",
+        ),
+    }
+    return ", ".join(
+        _count(verdicts[name], *clauses[name]) for name in VERDICTS if name in clauses and verdicts[name]
+    )
+
+
+def _shares(verdicts: Counter[Verdict]) -> Iterable[VerdictCount]:
+    total, before = sum(verdicts.values()), 0.0
+    for name in reversed(VERDICTS):
+        if verdicts[name]:
+            share = verdicts[name] / total
+            yield VerdictCount(name, VERDICT_MEANINGS[name], verdicts[name], share, before)
+            before += share
 
 
 def _who_changed(counted: Sequence[Sums]) -> str:
@@ -106,85 +175,6 @@ def is_identical(scan: Scan) -> bool:
     return any(sums.n for sums in every) and all(sums.changed == 0 and sums.n == sums.numel for sums in every)
 
 
-def page_data(scan: Scan, *, kinship: str, findings: Sequence[Finding]) -> dict[str, object]:
-    """The scan in columns, as the page's script reads it; sums keep full fp64 precision."""
-    return {
-        "tool": scan.tool,
-        "created": scan.created,
-        "kinship": kinship,
-        "identical": is_identical(scan),
-        "models": {"a": _model(scan.a), "b": _model(scan.b)},
-        "blocks": list(scan.blocks),
-        "keys": _key_columns(scan.keys),
-        "sums": {name: _sum_column(scan.keys, name) for name in _SUM_FIELDS},
-        "only_in_a": list(scan.only_in_a),
-        "only_in_b": list(scan.only_in_b),
-        "shape_mismatch": [asdict(mismatch) for mismatch in scan.shape_mismatch],
-        "findings": [asdict(finding) for finding in findings],
-        "statistics": [
-            {"name": name, "title": s.title, "symbol": s.symbol, "unit": s.unit, "range": s.range}
-            | {"meaning": s.meaning, "ascending": s.ascending}
-            for name, s in STATISTICS.items()
-        ],
-    }
-
-
-def script_json(data: object) -> str:
-    """JSON that may stand inside a `<script>` element: no sign in it can end the element."""
-    try:
-        text = orjson.dumps(data).decode()
-    except TypeError:
-        # A JSON header can smuggle a lone surrogate into a name. UTF-8 has no form for it, and
-        # orjson refuses it; as the escape \ud800 it passes and stays the same name.
-        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
-
-
-def _key_columns(keys: Sequence[KeyScan]) -> dict[str, object]:
-    """One list per field of a key; fields with few distinct values are dictionary-encoded."""
-    labels = [key.labels for key in keys]
-    return {
-        "key": [key.key for key in keys],
-        "key_b": [key.key_b for key in keys] if any(key.key_b != key.key for key in keys) else None,
-        "shape": _encode(key.shape for key in keys),
-        "dtype_a": _encode(key.dtype_a for key in keys),
-        "dtype_b": _encode(key.dtype_b for key in keys),
-        "part": _encode(label.part for label in labels),
-        "block": _encode(label.block for label in labels),
-        "component": _encode(label.component for label in labels),
-        "group": _encode(label.group for label in labels),
-        "kind": _encode(label.kind for label in labels),
-        "uncounted": [i for i, label in enumerate(labels) if not label.counted],
-    }
-
-
-def _sum_column(keys: Sequence[KeyScan], name: str) -> list[int] | str:
-    """One field of all records: a list of counts, or floats as base64 of little-endian fp64.
-
-    That is exact and half as long as decimal digits, and has a form for a sum that overflowed.
-    """
-    values = [getattr(key.sums, name) for key in keys]
-    if name in COUNTS:
-        return values
-    column = array("d", values)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return b64encode(column.tobytes()).decode()
-
-
-def _encode(values: Iterable[Hashable]) -> dict[str, object]:
-    """The distinct values in order of appearance, and for every row the index of its value."""
-    index: dict[Hashable, int] = {}
-    codes = [index.setdefault(value, len(index)) for value in values]
-    return {"names": list(index), "codes": codes}
-
-
-def _model(model: ModelId) -> dict[str, object]:
-    return asdict(model) | {"name": _file_name(model.path)}
-
-
 def _card(letter: str, model: ModelId) -> ModelCard:
     dtypes = model.dtypes or {}
     by_size = sorted(dtypes, key=lambda dtype: (-dtypes[dtype], dtype))
@@ -194,7 +184,7 @@ def _card(letter: str, model: ModelId) -> ModelCard:
         " + ".join(_DTYPE_TITLES.get(dtype, dtype) for dtype in by_size),
         _count(model.keys, "key", "keys") if model.keys else "",
     )
-    return ModelCard(letter, _file_name(model.path), model.path, tuple(fact for fact in facts if fact))
+    return ModelCard(letter, file_name(model.path), model.path, tuple(fact for fact in facts if fact))
 
 
 def _unpaired(scan: Scan) -> Iterable[Listing]:
@@ -227,7 +217,7 @@ def _count(number: int, singular: str, plural: str) -> str:
     return f"{number:,} {singular if number == 1 else plural}"
 
 
-def _file_name(path: str) -> str:
+def file_name(path: str) -> str:
     """The last segment of a path of any system: a scan may have been made on another one."""
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2] or path
 

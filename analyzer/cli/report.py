@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,11 @@ PlotlyJs = Literal["inline", "cdn"]
 
 if TYPE_CHECKING:
     from analyzer.records import Scan
+    from analyzer.uncertainty import AxisIntervals
+    from reports.embedded import Interval, Intervals
+
+# The axes on which groups have intervals, and the labels that name these groups, as in the page's menu.
+_PAGE_AXES = {"component": "group", "block": "block", "part": "part", "kind": "kind"}
 
 
 @click.command()
@@ -45,8 +51,50 @@ def report(scan_file: Path, output: Path, plotlyjs: PlotlyJs, quiet: bool) -> No
 
 def render_report(scan: Scan, *, plotlyjs: PlotlyJs) -> bytes:
     """The page of a scan, as bytes to write."""
-    from analyzer.kinship import findings, kinship
+    from analyzer.findings import findings
+    from analyzer.kinship import kinship
     from reports.page import render
 
     name, _ = kinship(scan)
-    return render(scan, kinship=name or "undefined", findings=findings(scan), plotlyjs=plotlyjs).encode()
+    page = render(
+        scan,
+        kinship=name or "undefined",
+        findings=findings(scan),
+        intervals=_intervals(scan),
+        plotlyjs=plotlyjs,
+    )
+    return page.encode()
+
+
+def _intervals(scan: Scan) -> Intervals:
+    """How sure the rankings of the page are, under the page's own names of the axes."""
+    from reports.page import measured
+    from reports.tables import is_identical
+
+    if is_identical(scan):
+        return {}  # the page has no ranking
+    from analyzer import uncertainty  # after that, since scipy takes half a second to import
+
+    found = uncertainty.intervals(scan, _PAGE_AXES, [s for s in measured(scan) if s not in uncertainty.EXACT])
+    by_axis: dict[str, dict[str, dict[str, Interval]]] = {name: {} for name in _PAGE_AXES.values()}
+    keys = {
+        name: Counter(getattr(row.labels, name) for row in scan.keys if row.labels.counted)
+        for name in _PAGE_AXES.values()
+    }
+    for (axis, statistic), its in found.items():
+        name = _PAGE_AXES[axis]
+        by_axis[name][statistic] = {
+            group: _interval(its, group, count) for group, count in keys[name].items()
+        }
+    return by_axis
+
+
+def _interval(its: AxisIntervals, group: str, keys: int) -> Interval:
+    low, high = its.intervals[group] or (None, None)
+    return {
+        "low": low,
+        "high": high,
+        "tier": its.tiers[group],
+        "keys": keys,
+        "note": its.notes.get(group, ""),
+    }

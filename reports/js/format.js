@@ -37,11 +37,14 @@ const Format = (() => {
   }
 
   /** A statistic's value; `statistic` is its entry in the embedded table. */
-  function statistic(value, { name, unit, range }) {
-    if (name === 'cosine') return cosine(value);
-    if (unit === 'elements') return count(value);
-    return range === '0 … 1' ? share(value) : number(value);
+  function statistic(value, { unit, range }) {
+    if (range === '−1 … 1') return cosine(value);
+    if (unit === 'elements' || (range === '1 …' && Number.isInteger(value))) return count(value);
+    return isShare(range) ? share(value) : number(value);
   }
+
+  /** Whether values of this range are shares of a whole. */
+  const isShare = (range) => /^0(\.01)? … 1$/.test(range);
 
   /** Every digit, for those who hover. */
   const raw = (value) => (isDefined(value) ? String(value) : 'undefined');
@@ -75,14 +78,14 @@ const Format = (() => {
   }
 
   /** The lines that hovering a group shows: its name, the statistic drawn, and the usual ones. */
-  function hover(title, record, { statistics, total }, shown) {
+  function hover(title, record, data, shown) {
     const names = [shown, 'relative_change', 'cosine', 'changed_fraction', 'energy_share', 'numel'];
     const lines = [...new Set(names)].map((name) => {
-      const entry = statistics.get(name);
-      return `${entry.title}  ${statistic(Statistics.evaluate(name, record, total), entry)}`;
+      const entry = data.statistics.get(name);
+      return `${entry.title}  ${statistic(Statistics.evaluate(name, record, data), entry)}`;
     });
     return [shorten(title, 80), ...lines].map(label).join('<br>');
   }
 
-  return { UNDEFINED, statistic, raw, logTicks, plural, label, shorten, hover };
+  return { UNDEFINED, isShare, statistic, raw, logTicks, plural, label, shorten, hover };
 })();

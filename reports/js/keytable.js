@@ -52,6 +52,7 @@ const KeyTable = (() => {
       textColumn('kind', (row) => data.label('kind', row)),
       { ...textColumn('shape', shape), order: numeric(size) },
       textColumn('dtypes', dtypes),
+      verdictColumn(data),
     ];
     return [...texts, ...STATISTICS.map((name) => statisticColumn(data, data.statistics.get(name)))];
   }
@@ -64,6 +65,12 @@ const KeyTable = (() => {
     return { name, title: name, meaning: '', text, full, order, firstSign: 1 };
   }
 
+  /** Sorts by how much a verdict means, not by its letters. */
+  function verdictColumn(data) {
+    const column = textColumn('verdict', (row) => data.verdicts[data.verdict(row)]);
+    return { ...column, meaning: 'identical, cast, rounding or changed', order: numeric(data.verdict), firstSign: -1 };
+  }
+
   /** The component without what leads to its group: "attn2/to_k". */
   function fromGroup(data, row) {
     return data.label('component', row).slice(data.label('group', row).lastIndexOf('/') + 1);
@@ -71,9 +78,9 @@ const KeyTable = (() => {
 
   function statisticColumn(data, entry) {
     const values = data.column(entry.name);
+    const value = (row) => values[row];
     // What no total counts has no share of it.
     const isLeftOut = (row) => entry.name === 'energy_share' && !data.isCounted[row];
-    const value = (row) => (isLeftOut(row) ? NaN : values[row]);
     return {
       name: entry.name,
       title: entry.title,

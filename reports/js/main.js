@@ -4,15 +4,24 @@ const Page = (() => {
 
   /** Draw the page; `window.mergescope` comes last, for those who wait for it. */
   async function start() {
-    const data = Data.decode(JSON.parse(Dom.one('#scan').textContent));
+    const data = Data.decode(await Data.unpack(Dom.one('#scan').textContent));
     const table = KeyTable.create(Dom.one('[data-section="keys"]'), data);
+    const verdict = Dom.one('[name="verdict"]');
     let view = View.of(data, '');
 
     async function show(text) {
       view = View.of(data, text);
-      table.show(text ? view.rows : data.all);
+      list();
       summarise(view);
       await drawAll();
+    }
+
+    /** The table's rows: the selected ones, or all, and of these the ones with the chosen verdict. */
+    function list() {
+      const code = data.verdicts.indexOf(verdict.value);
+      const rows = (view.text ? view.rows : data.all).filter((row) => code < 0 || data.verdict(row) === code);
+      table.show(rows);
+      Dom.one('#shown').textContent = `${Format.plural(rows.length, 'key')} shown`;
     }
     const pick = ({ axes, terms }) => {
       // A name with a comma in it has no selector; no label that a scan writes is of that kind.
@@ -28,12 +37,22 @@ const Page = (() => {
     const drawAll = () => Promise.all(panels.map((panel) => panel.redraw()));
 
     showTotals(data);
+    verdict.addEventListener('change', list);
+    for (const button of Dom.all('[data-verdict]')) {
+      button.addEventListener('click', () => {
+        verdict.value = button.dataset.verdict;
+        list();
+        Dom.one('#keys').scrollIntoView();
+        verdict.focus({ preventScroll: true });
+      });
+    }
     listen(choose, (text) => tell(data, text, show), drawAll);
     await show('');
     window.mergescope = {
       get scan() {
         return Data.asScan(data);
       },
+      evaluate: (text = '') => Data.statisticsOf(data, View.of(data, text).record),
       predict: (entries) => Predict.predict(data, (text) => Selectors.select(data, text), entries),
     };
   }
@@ -65,20 +84,19 @@ const Page = (() => {
     Dom.one('#selection-text').textContent = text;
     const names = ['relative_change', 'cosine', 'energy_share'];
     const value = (name) => (
-      Format.statistic(Statistics.evaluate(name, record, data.total), data.statistics.get(name))
+      Format.statistic(Statistics.evaluate(name, record, data), data.statistics.get(name))
     );
     Dom.one('#selection-facts').textContent = [
       `${rows.length.toLocaleString('en')} of ${Format.plural(data.size, 'key')}`,
       `${value('numel')} elements`,
       ...names.map((name) => `${data.statistics.get(name).title} ${value(name)}`),
     ].join(' · ');
-    Dom.one('#shown').textContent = `${Format.plural(text ? rows.length : data.size, 'key')} shown`;
   }
 
   /** The numbers of the whole scan, in the head and beside the findings. */
   function showTotals(data) {
     for (const node of Dom.all('[data-total]')) {
-      const value = Statistics.evaluate(node.dataset.total, data.total, data.total);
+      const value = Statistics.evaluate(node.dataset.total, data.total, data);
       node.textContent = Format.statistic(value, data.statistics.get(node.dataset.total));
       node.title = Format.raw(value);
     }

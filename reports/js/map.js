@@ -5,7 +5,7 @@ const HeatMap = (() => {
   const CELL = 25; // pixels high
   const WIDEST = 96; // pixels across, in a map of few columns
   const BELOW = 52; // pixels for the colour bar
-  const CENTRES = { norm_ratio: 1, mean_a: 0, mean_b: 0 }; // values that mean "no difference"
+  const CENTRES = { norm_ratio: 1, mean_a: 0, mean_b: 0, task_cosine: 0, dominance: 0.5 }; // values that mean "no difference"
 
   /** The figure of `view`; options: statistic, logarithmic. */
   function draw(view, { statistic, logarithmic }, { theme, width }) {
@@ -72,10 +72,10 @@ const HeatMap = (() => {
   }
 
   function cell(view, rows, statistic, { axis, column, row }) {
-    const record = Sums.add(view.data.sums, rows);
+    const record = view.data.record(rows);
     return {
       record,
-      value: Statistics.evaluate(statistic, record, view.data.total),
+      value: Statistics.evaluate(statistic, record, view.data),
       isSelected: rows.some(view.isSelected),
       title: `${column.title} · ${row.name}`,
       terms: () => [Selectors.term(axis, column.name), ...Selectors.ofGroup(view.data, 'group', row.name)],

@@ -94,7 +94,7 @@ const Scatter = (() => {
 
   function hover(data, row) {
     const place = ['part', 'block', 'component', 'kind'].map((axis) => data.label(axis, row)).join(' · ');
-    const lines = Format.hover(data.key(row), Sums.at(data.sums, row), data, 'cosine_distance');
+    const lines = Format.hover(data.key(row), data.record([row]), data, 'cosine_distance');
     const [key, ...statistics] = lines.split('<br>');
     return [key, Format.label(Format.shorten(place, 80)), ...statistics].join('<br>');
   }

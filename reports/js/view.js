@@ -12,7 +12,7 @@ const View = (() => {
       text,
       rows,
       isSelected: (row) => isSelected[row] === 1,
-      record: Sums.add(data.sums, rows),
+      record: data.record(rows),
       around: (axes) => union(data, text ? selector.rows(axes) : data.counted, isSelected),
     };
   }
@@ -28,7 +28,7 @@ const View = (() => {
     const found = [...members].map(([code, its]) => ({ name: names[code], rows: its }));
     return found.map((group) => ({
       ...group,
-      record: Sums.add(view.data.sums, group.rows),
+      record: view.data.record(group.rows),
       isSelected: group.rows.some(view.isSelected),
     }));
   }

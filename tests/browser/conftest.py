@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analyzer.kinship import findings, kinship
-from analyzer.records import Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch, Sums
+from analyzer.findings import findings
+from analyzer.kinship import kinship
+from analyzer.measures import Sums
+from analyzer.records import Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch
+from reports.embedded import Intervals
 from reports.page import render
+
+sys.path.append(str(Path(__file__).parent))
+
+from array_sums import measure, measure_tasks, row_cosines, spectrum
 
 FLAGS = (
     "--headless",
@@ -131,7 +140,7 @@ class Page:
         """The addresses that the browser asked for since the last call, files and data aside."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
+        return [url for url in urls if not url.startswith(("file:", "data:", "blob:", "chrome:"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +178,14 @@ def open_page(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
         scan: Scan,
         *,
         found: Sequence[Finding] | None = None,
+        intervals: Intervals | None = None,
         plotlyjs: Any = "inline",
         size: tuple[int, int] = DESKTOP,
         scheme: str = "light",
     ) -> Page:
         name = kinship(scan)[0] or "undefined"
         found = findings(scan) if found is None else found
-        html = render(scan, kinship=name, findings=found, plotlyjs=plotlyjs)
+        html = render(scan, kinship=name, findings=found, intervals=intervals, plotlyjs=plotlyjs)
         path.write_text(html, encoding="utf-8")
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
@@ -204,15 +214,27 @@ def page(driver: Any, open_page: Callable[..., Page], synthetic: Synthetic) -> P
 
 @pytest.fixture(scope="session")
 def synthetic() -> Synthetic:
-    """A fine-tune of a small Stable Diffusion 1.x: about 280 keys of real, seeded arrays."""
+    """Two fine-tunes of a small Stable Diffusion 1.x: about 280 keys of real, seeded arrays.
+
+    With a base, which has no VAE, and spectra. The text encoder's first norm was stored in half.
+    """
     arrays: Arrays = {}
     keys = []
     generator = np.random.default_rng(20240229)
     for key, shape, labels, rate in _layout():
         a, b = _pair(generator, shape, rate, is_integer=labels.kind == "other" and key.endswith("ids"))
+        dtype_a = dtype_b = "I64" if a.dtype.kind == "i" else "F32"
+        if key.endswith("layers.0.layer_norm1.weight"):
+            b, dtype_b = a.astype(np.float16), "F16"
         arrays[key] = a, b
-        dtype = "I64" if a.dtype.kind == "i" else "F32"
-        keys.append(KeyScan(key, key, shape, dtype, dtype, labels, measure(a, b)))
+        row = KeyScan(key, key, shape, dtype_a, dtype_b, labels, measure(a, b))
+        if dtype_a == "F32" and labels.part != "vae":
+            learned = generator.normal(0.0, 0.05 * max(rate, 0.01), shape).astype(np.float32)
+            c = a - learned * (generator.random(shape) < 0.7)
+            row = replace(row, sums=replace(row.sums, task=measure_tasks(a, b, c)))
+        if dtype_a == "F32" and len(shape) == 2:
+            row = replace(row, row_cosines=row_cosines(a, b), spectrum=spectrum(a, b, len(keys)))
+        keys.append(row)
     blocks = (*(f"IN{i:02}" for i in range(12)), "M00", *(f"OUT{i:02}" for i in range(12)))
     scan = Scan(
         tool="mergescope 0.0",
@@ -224,37 +246,16 @@ def synthetic() -> Synthetic:
         only_in_a=("model_ema.decay",),
         only_in_b=("lora.up", "lora.down"),
         shape_mismatch=(ShapeMismatch("conv_in.weight", (8, 4, 3, 3), (8, 9, 3, 3)),),
+        base=_model("small-base.safetensors", "sha256:0c", len(keys)),
+        with_spectrum=True,
     )
     return Synthetic(scan, arrays)
 
 
-def measure(a: np.ndarray, b: np.ndarray) -> Sums:
-    """The record of two arrays in float64, straight from its definition."""
-    if a.dtype.kind == "i":
-        return Sums(numel=a.size, n=a.size, changed=int((a != b).sum()))
-    finite = np.isfinite(a) & np.isfinite(b)
-    x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
-    d = y - x
-    return Sums(
-        numel=a.size,
-        n=x.size,
-        numeric=x.size,
-        nonfinite_a=int((~np.isfinite(a)).sum()),
-        nonfinite_b=int((~np.isfinite(b)).sum()),
-        changed=int((x != y).sum()),
-        sign_flips=int((x * y < 0).sum()),
-        sum_a=float(x.sum()),
-        sum_b=float(y.sum()),
-        sum_aa=float((x * x).sum()),
-        sum_bb=float((y * y).sum()),
-        sum_dd=float((d * d).sum()),
-        sum_ab=float((x * y).sum()),
-        sum_abs_d=float(np.abs(d).sum()),
-        max_abs_d=float(np.abs(d).max(initial=0.0)),
-        m2_a=float(((x - x.mean()) ** 2).sum()) if x.size else 0.0,
-        m2_b=float(((y - y.mean()) ** 2).sum()) if y.size else 0.0,
-        sum_ulp_sq=float((np.spacing(np.abs(x.astype(np.float32))).astype(np.float64) ** 2).sum()),
-    )
+@pytest.fixture(scope="session")
+def sums_of() -> Callable[[np.ndarray, np.ndarray], Sums]:
+    """What makes the record of two arrays of a test."""
+    return measure
 
 
 def _pair(

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyzer.records import KeyScan, Scan, Sums, add_sums
+from analyzer.evaluation import evaluate
+from analyzer.findings import findings
+from analyzer.measures import Sums, add_sums
+from analyzer.records import Finding, KeyScan, Scan
 from analyzer.selectors import select
-from analyzer.statistics import STATISTICS, evaluate
+from analyzer.statistics import STATISTICS
 
 pytestmark = pytest.mark.browser
 
@@ -220,13 +223,21 @@ def test_a_table_of_many_keys_holds_few_rows(open_page: OpenPage, synthetic: Any
 
 @pytest.mark.parametrize(
     ("size", "scheme"),
-    [((1440, 1000), "dark"), ((820, 1100), "light"), ((390, 844), "dark"), ((390, 844), "light")],
+    [
+        ((1440, 1000), "dark"),
+        ((1280, 900), "light"),
+        ((820, 1100), "light"),
+        ((390, 844), "dark"),
+        ((390, 844), "light"),
+    ],
 )
 def test_the_page_fits_its_window(
     open_page: OpenPage, synthetic: Any, size: tuple[int, int], scheme: str
 ) -> None:
     """From desktop to phone, in light and dark, nothing reaches beyond the window's edge."""
-    page = open_page(synthetic.scan, size=size, scheme=scheme)
+    long = f"{'model.diffusion_model.output_blocks.' * 3}weight"
+    found = [*findings(synthetic.scan), Finding(f"{long} stands out", "relative_change", 0.1, f"key:{long}")]
+    page = open_page(synthetic.scan, found=found, size=size, scheme=scheme)
     page.select("attn2,OUT03..OUT08,weight")
     assert size[0] == page.run("return document.documentElement.scrollWidth")
     over = """return [...document.querySelectorAll('main *')]
@@ -278,10 +289,13 @@ def group_values(
     """A statistic of every group of counted keys, from the summed records."""
     counted = [key for key in scan.keys if key.labels.counted]
     total = add_sums(key.sums for key in counted)
-    groups: dict[Any, list[Sums]] = {}
+    groups: dict[Any, list[KeyScan]] = {}
     for key in counted if among is None else among:
-        groups.setdefault(name(key), []).append(key.sums)
-    return {group: evaluate(add_sums(sums), total=total)[statistic] for group, sums in groups.items()}
+        groups.setdefault(name(key), []).append(key)
+    return {
+        group: evaluate(add_sums(key.sums for key in keys), total=total, keys=keys)[statistic]
+        for group, keys in groups.items()
+    }
 
 
 def sums_of(square: float) -> Sums:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from analyzer.records import Finding, KeyScan, Labels, Scan, Sums
+from analyzer.measures import Sums
+from analyzer.records import Finding, KeyScan, Labels, Scan
 from analyzer.selectors import select
 
 pytestmark = pytest.mark.browser

@@ -21,6 +21,7 @@ Coded: TypeAlias = tuple[Checkpoint, TensorInfo, int, Bytes]  # the place of the
 
 _EXPONENT = np.int64(0x7FF0000000000000)
 _ROUND_TO_ULP = 1.5 * 2.0**52
+_TIE = 2.0**-7  # how far from the middle between two codes a quotient in bf16 may put a value
 
 
 def coded_rounding(a: Coded, b: Coded, base: tuple[Bytes, str] | None) -> tuple[float, int]:
@@ -45,7 +46,7 @@ def coded_rounding(a: Coded, b: Coded, base: tuple[Bytes, str] | None) -> tuple[
         # `values` is the other side's, which a cast to this storage would round to what this side holds
         if spacing is not None and spacing.precision == min(precisions):
             np.maximum(ulp, spacing.at(x), out=ulp)
-            equal |= spacing.rounded(values) == other
+            equal |= spacing.casts(values, other)
     ulp[x == 0] = 0.0
     return float(ulp @ ulp), int(np.count_nonzero(equal & (x != y)))
 
@@ -53,7 +54,8 @@ def coded_rounding(a: Coded, b: Coded, base: tuple[Bytes, str] | None) -> tuple[
 class _Spacing:
     """How far apart the numbers of a storage lie: a float format's, times a factor for each element."""
 
-    def __init__(self, dtype: str, factors: Array | float, read_as: str) -> None:
+    def __init__(self, dtype: str, factors: Array | float, *, read_as: str, coded: bool) -> None:
+        self._coded = coded
         self._format = FLOATS[dtype]
         self._factors = np.abs(factors)
         self._largest = _largest(dtype)
@@ -64,12 +66,12 @@ class _Spacing:
         """Of a run of a tensor; None if it is not known."""
         checkpoint, info, start, raw = side
         if info.encoded is None:
-            return cls(info.dtype, 1.0, info.dtype)
+            return cls(info.dtype, 1.0, read_as=info.dtype, coded=False)
         source = checkpoint.sources[info.source]
         if info.view is not None or not isinstance(source, AbstractEncodedSource):
             return None
         factors = source.factors(info.offset // info.itemsize + start, len(raw) // info.itemsize)
-        return cls(info.encoded.dtype, factors, info.dtype)
+        return cls(info.encoded.dtype, factors, read_as=info.dtype, coded=True)
 
     @property
     def precision(self) -> int:
@@ -79,14 +81,23 @@ class _Spacing:
         """The spacing at these values."""
         return self._in_code(values / self._factors) * self._factors
 
-    def rounded(self, values: Array) -> Array:
-        """The values that a cast would leave, as they are read back: rounded to fp32 if that is how."""
+    def casts(self, values: Array, stored: Array) -> NDArray[np.bool_]:
+        """Where a cast of `values` to this storage leaves what is `stored` there, as it is read back.
+
+        Who quantises divides by the scale, or multiplies with its reciprocal, in fp32 or less: close to the
+        middle between two codes either may come out.
+        """
         with np.errstate(all="ignore"):  # a factor of zero has no quotient, and gives no equal value
             codes = values / self._factors
             shift = self._in_code(codes) * _ROUND_TO_ULP
-            codes = np.clip((codes + shift) - shift, -self._largest, self._largest)
-            products = codes * self._factors
-            return products.astype(np.float32).astype(np.float64) if self._read_as == "F32" else products
+            nearest = np.clip((codes + shift) - shift, -self._largest, self._largest)
+            products = nearest * self._factors
+            if self._read_as == "F32":
+                products = products.astype(np.float32).astype(np.float64)
+            halfway = np.abs(values - stored) / (self._in_code(codes) * self._factors / 2)
+            close = (np.abs(halfway - 1) < _TIE) & (nearest != codes)
+        equal: NDArray[np.bool_] = (products == stored) | close if self._coded else products == stored
+        return equal
 
     def _in_code(self, codes: Array) -> Array:
         power = (codes.view(np.int64) & _EXPONENT).view(np.float64)  # 2^⌊log2|x|⌋

@@ -142,7 +142,7 @@ def top_energy_share(s: Sums) -> float | None:
     count = s.numeric * TOP_SHARE
     if count < 1 or not divides(s.sum_dd):
         return None
-    energy = top_energy(s.histogram, count)
+    energy = top_energy(s.histogram, count, largest=s.max_abs_d)
     return None if energy is None else min(energy / s.sum_dd, 1.0)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from analyzer.formulas import TOP_SHARE
 from analyzer.measures import BINS, bin_edges
+from analyzer.spread import FLATTEST, HALVINGS, STEEPEST
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -111,17 +112,30 @@ def _top_energy_share(r: Records) -> Floats:
     above = np.take_along_axis(energy, place, 1)[:, 0] - inside
     left = count - (np.take_along_axis(passed, place, 1)[:, 0] - held)
     bins = r.first + r.counts.shape[1] - 1 - place[:, 0]
-    part = inside * _share_of_top(left / held, inside / held, bins)
+    low, high = (edges[bins] for edges in _SQUARED_EDGES)
+    part = inside * _share_of_top(left / held, inside / held, low, np.minimum(high, r["largest"] ** 2))
     top = np.where(ends.any(axis=1), above + part, energy[:, -1])
     defined = (count >= 1) & _divides(r["sum_dd"]) & np.isfinite(energy[:, -1])
     return _where(defined, np.minimum(top / r["sum_dd"], 1.0))
 
 
-def _share_of_top(fraction: Floats, mean: Floats, bins: NDArray[np.intp]) -> Floats:
-    low, high = (edges[bins] for edges in _SQUARED_EDGES)
-    power = (high - low) / (mean - low) - 1
-    top = low * fraction + (high - low) * (1 - (1 - fraction) ** (power + 1)) / (power + 1)
-    return np.where(np.isfinite(high) & (low < mean) & (mean < high), top / mean, fraction)
+def _share_of_top(fraction: Floats, mean: Floats, low: Floats, high: Floats) -> Floats:
+    k = _steepness((mean - low) / (high - low))
+    whole = np.expm1(k)
+    begin = np.log1p((1 - fraction) * whole) / k
+    partial = (np.exp(k) * (1 - 1 / k) - np.exp(k * begin) * (begin - 1 / k)) / whole
+    partial = np.where(np.abs(k) < FLATTEST, fraction - fraction * fraction / 2, partial)
+    inside = np.isfinite(high) & (low < mean) & (mean < high) & (np.abs(k) < STEEPEST * (1 - 1e-9))
+    return np.where(inside, (low * fraction + (high - low) * partial) / mean, fraction)
+
+
+def _steepness(mean: Floats) -> Floats:
+    low, high = np.full(mean.shape, -STEEPEST), np.full(mean.shape, STEEPEST)
+    for _ in range(HALVINGS):
+        k = (low + high) / 2
+        found = np.where(np.abs(k) < FLATTEST, 0.5 + k / 12, 1 / -np.expm1(-k) - 1 / k)
+        low, high = np.where(found < mean, k, low), np.where(found < mean, high, k)
+    return low
 
 
 _SQUARED_EDGES = tuple(np.array([bin_edges(i)[side] for i in range(BINS)]) ** 2 for side in (0, 1))

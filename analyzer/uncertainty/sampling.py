@@ -136,6 +136,7 @@ class Sample:
     @cached_property
     def _own(self) -> Records:
         fields = {name: self.field(name) for name in _FIELDS}
+        fields["largest"] = fields["max_abs_d"]
         counts, energies = self._histograms()
         return Records(fields, counts, energies, self._bins.start)
 
@@ -155,9 +156,9 @@ class Sample:
         sums = self._table.sums[self._places]
         added = _product(weights, sums)
         fields = {name: added[:, column] for name, column in _COLUMN.items()}
-        fields["max_abs_d"] = np.full(len(weights), np.nan)
-        if len(weights) == 1:
-            fields["max_abs_d"] = self.field("max_abs_d").max(keepdims=True, initial=0.0)
+        fields["largest"] = np.where(weights > 0, self.field("max_abs_d"), 0.0).max(axis=1, initial=0.0)
+        # A resample's maximum is never above the sample's: no interval comes of that.
+        fields["max_abs_d"] = fields["largest"] if len(weights) == 1 else np.full(len(weights), np.nan)
         for square, total in _SPREADS:
             fields[square] = self._squares(weights, square, fields[total], fields["numeric"], total)
         counts, energies = self._histograms()

@@ -24,6 +24,7 @@ from analyzer.measures import (
     Sums,
     TaskSums,
 )  # fmt: skip
+from analyzer.outliers import outliers
 from analyzer.ranking import counted, total
 from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
 from analyzer.verdicts import verdict
@@ -54,6 +55,7 @@ def as_document(scan: Scan) -> dict[str, Any]:
         "spectrum": scan.with_spectrum,
         "kinship": name,
         "findings": [asdict(finding) for finding in findings(scan)],
+        "outliers": [asdict(outlier) for outlier in outliers(scan)],
         "totals": {
             "statistics": evaluate(whole, total=whole, keys=counted(scan.keys)),
             "sums": _sums_document(whole),

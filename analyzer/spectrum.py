@@ -89,7 +89,7 @@ def describe_cost(cost: Cost, *, device: str = "cpu", threads: int | None = None
     """One sentence for the user, before it begins."""
     text = (
         f"--spectrum reads {cost.matrices:,} {'matrix' if cost.matrices == 1 else 'matrices'} again "
-        f"({cost.bytes / 1e9:,.1f} GB) and takes up to {cost.operations / 1e12:,.1f} Tflop"
+        f"({_size(cost.bytes, 'B')}) and takes up to {_size(cost.operations, 'flop')}"
     )
     if device != "cpu":
         return f"{text} on {device}"
@@ -97,6 +97,14 @@ def describe_cost(cost: Cost, *, device: str = "cpu", threads: int | None = None
     plural = "" if processors == 1 else "s"
     seconds = max(cost.seconds / processors, cost.longest)
     return f"{text}: about {_duration(seconds)} on {processors} processor{plural}"
+
+
+def _size(amount: float, unit: str) -> str:
+    """2.5e12 as "2.5 Tflop"."""
+    for prefix, size in (("T", 1e12), ("G", 1e9)):
+        if amount >= size:
+            return f"{amount / size:,.1f} {prefix}{unit}"
+    return f"{amount / 1e6:,.1f} M{unit}"
 
 
 def measure_spectra(

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from analyzer.evaluation import evaluate_key
+from analyzer.outliers import Outlier
 from analyzer.ranking import RankRow, total
 from analyzer.records import Scan
 from analyzer.statistics import STATISTICS
@@ -57,12 +58,17 @@ def ranking_csv(ranking: Sequence[RankRow], assessment: Assessment | None = None
 
 
 def ranking_document(
-    ranking: Sequence[RankRow], *, axis: str, by: str, assessment: Assessment | None = None
+    ranking: Sequence[RankRow],
+    *,
+    axis: str,
+    by: str,
+    assessment: Assessment | None = None,
+    outliers: Sequence[Outlier] = (),
 ) -> dict[str, Any]:
     """The ranking as a JSON document; undefined is null.
 
     With an assessment every row has a further "uncertainty", with the entries of `UNCERTAINTY`, and the
-    document has one with what holds for all rows.
+    document has one with what holds for all rows, and the keys that are out of line with their category.
     """
     rows: list[dict[str, Any]] = [
         {"name": r.name, "selector": r.selector, "keys": r.keys, **r.statistics} for r in ranking
@@ -77,6 +83,7 @@ def ranking_document(
             "resamples": assessment.resamples,
             "kruskal_wallis": asdict(axis_test) if axis_test else None,
         }
+        document["outliers"] = [asdict(outlier) for outlier in outliers]
     return document
 
 

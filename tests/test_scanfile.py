@@ -127,7 +127,7 @@ def without(way: Way) -> dict[str, Any]:
 
 
 # What is computed from the sums is written for other programs, and not read back.
-DERIVED = ("kinship", "findings", "totals", "statistics", "verdict")
+DERIVED = ("kinship", "findings", "outliers", "totals", "statistics", "verdict")
 READ = [way for way in ways(DOCUMENT) if not set(DERIVED) & set(way) and "dtypes" not in way[:-1]]
 # Not in every file of version 1: later than the first ones, or not measured by every scan.
 ADDED = ("notes", "virtual", "slice", "rows", "base", "spectrum", "row_cosines", "histogram", "cast_only")
@@ -233,7 +233,7 @@ MODEL: dict[str, Kinds] = {"path": str, "bytes": COUNT, "fingerprint": str, "arc
 TOP: dict[str, Kinds] = {
     "format": str, "version": COUNT, "tool": str, "created": str, "models": dict, "keys": list,
     "only_in_a": list, "only_in_b": list, "shape_mismatch": list, "totals": dict,
-    "kinship": (str, type(None)), "findings": list,
+    "kinship": (str, type(None)), "findings": list, "outliers": list,
 }  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def test_readers_ignore_fields_that_they_do_not_know(tmp_path: Path) -> None:
 def test_files_without_what_is_computed_or_optional_are_read(tmp_path: Path) -> None:
     """Statistics, totals, kinship and findings are made anew; a model's title, keys and dtypes may lack."""
     document = copy.deepcopy(DOCUMENT)
-    del document["kinship"], document["findings"], document["totals"]
+    del document["kinship"], document["findings"], document["totals"], document["outliers"]
     for row in document["keys"]:
         del row["statistics"], row["verdict"]
     for model in ("a", "b"):

@@ -73,15 +73,18 @@ def rank(
     del quiet  # a ranking has neither progress nor warnings to hold back
     scan = scanfile.load(scan_file)
     groups = ranking.rank_keys(scan, axis=axis, by=by, depth=depth, only=only)
-    assessment = None
+    assessment, odd = None, []
     if uncertainty:
+        from analyzer.outliers import outliers
         from analyzer.uncertainty import assess  # scipy takes half a second to import
 
         assessment = assess(groups, scan, by=by)
+        ranked = {row.key for group in groups for row in group.keys}
+        odd = [outlier for outlier in outliers(scan) if outlier.key in ranked]
     rows = [group.row for group in groups[:top]]
     with terminal.pipe_may_close():
         if form == "json":
-            document = tables.ranking_document(rows, axis=axis, by=by, assessment=assessment)
+            document = tables.ranking_document(rows, axis=axis, by=by, assessment=assessment, outliers=odd)
             click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         elif form == "csv":
             table = tables.ranking_csv(rows, assessment)
@@ -89,6 +92,6 @@ def rank(
         elif assessment is not None:
             from analyzer.cli import uncertainties
 
-            uncertainties.print_ranking(rows, assessment)
+            uncertainties.print_ranking(rows, assessment, odd)
         else:
             rankings.print_ranking(rows, by=by)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from analyzer.cli.rankings import difference, format_value, heading
 from analyzer.cli.terminal import OutputConsole, printable, shorten, wrapped
+from analyzer.outliers import Outlier
 from analyzer.ranking import RankRow
 from analyzer.uncertainty import (
     EXACT,
@@ -24,19 +25,24 @@ from analyzer.uncertainty import (
 
 _BAR_CELLS = 12
 _SHORTEST_NAME = 8
+_MOST_OUTLIERS = 5
 _MOST_TESTS = 8  # how many borders between tiers are explained
 _SMALLEST_P = 1e-99
 
 
 def print_ranking(
-    ranking: Sequence[RankRow], assessment: Assessment, *, console: Console | None = None
+    ranking: Sequence[RankRow],
+    assessment: Assessment,
+    odd: Sequence[Outlier] = (),
+    *,
+    console: Console | None = None,
 ) -> None:
-    """The first groups of the ranking that was assessed, and what the tests say of all of it."""
+    """The first groups of the ranking that was assessed, what the tests say of all of it, and `odd` keys."""
     console = console or OutputConsole()
     fancy = console.encoding.startswith("utf")
     groups = assessment.rows[: len(ranking)]
     console.print(_table(ranking, groups, assessment.by, width=console.width, fancy=fancy))
-    for sentence in [*_borders(ranking, groups), *_sentences(assessment, groups)]:
+    for sentence in [*_borders(ranking, groups), *_outliers(odd), *_sentences(assessment, groups)]:
         console.print(wrapped(sentence, width=console.width, mark="•" if fancy else "*"))
 
 
@@ -154,6 +160,18 @@ def _sentences(assessment: Assessment, groups: Sequence[GroupUncertainty]) -> li
         sentences.append(f"too few keys: an interval or a test needs {FEWEST_KEYS}")
     if "rests on few keys" in notes:
         sentences.append("rests on few keys: one or two large ones carry nearly all of it")
+    return sentences
+
+
+def _outliers(odd: Sequence[Outlier]) -> list[str]:
+    """The keys that are out of line with their category, the most extreme first."""
+    sentences = [
+        f"out of line with the other weights of {outlier.category.rpartition('/')[2]}: {outlier.key}, "
+        f"relative change {outlier.value:.3g}, robust z-score {outlier.z:+.1f}"
+        for outlier in odd[:_MOST_OUTLIERS]
+    ]
+    if len(odd) > _MOST_OUTLIERS:
+        sentences.append(f"and {len(odd) - _MOST_OUTLIERS} more keys out of line (--format json has all)")
     return sentences
 
 

@@ -298,5 +298,5 @@ def test_cost_in_words() -> None:
     assert expected == describe_cost(cost, threads=1)
     one_matrix = Cost(matrices=2, bytes=1, operations=1e12, seconds=70.0, longest=60.0)
     assert "about 60 seconds on" in describe_cost(one_matrix, threads=2)
-    on_gpu = "--spectrum reads 1 matrix again (0.0 GB) and takes up to 0.0 Tflop on cuda:0"
+    on_gpu = "--spectrum reads 1 matrix again (0.0 MB) and takes up to 1.0 Mflop on cuda:0"
     assert on_gpu == describe_cost(Cost(1, 1000, 1e6, 0.1), device="cuda:0")

@@ -156,3 +156,18 @@ def test_scipy_is_imported_only_when_it_is_needed(scan_file: Path) -> None:
     )
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", program, scan_file], check=True, cwd=root, capture_output=True)
+
+
+def test_keys_that_are_out_of_line_are_listed(run: Run, tmp_path: Path) -> None:
+    """In the table's notes, in the JSON and in the scan file; only those that a selection leaves."""
+    rows = [*group("attn2", 20, 0.1), moved("odd.weight", 0.9, group="t/attn2", component="t/attn2")]
+    rows += group("ff", 20, 0.1, seed=3)
+    path = tmp_path / "scan.json"
+    path.write_bytes(scanfile.dumps(scan_of(rows)))
+    text = " ".join(run("rank", path, "--uncertainty").out.split())
+    assert "out of line with the other weights of attn2: odd.weight, relative change 0.9" in text
+    listed = json.loads(run("rank", path, "--uncertainty", "--format", "json").out)["outliers"]
+    assert ("odd.weight", True) == (listed[0]["key"], listed[0]["z"] > 3.5)
+    assert listed == json.loads(path.read_bytes())["outliers"]
+    rest = json.loads(run("rank", path, "--uncertainty", "--format", "json", "--only", "ff").out)
+    assert "odd.weight" not in [outlier["key"] for outlier in rest["outliers"]]

@@ -285,36 +285,51 @@ def _rounded(x: Any, scale: Any, floor: Any) -> Any:
     return (x + shift) - shift
 
 
-@compile_loop(fastmath=_REASSOCIATE)
+@compile_loop()
 def _add_tasks(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     """Add the block's sums over p = a − c and q = b − c."""
-    moved_a = moved_b = moved_both = conflicts = 0.0
-    aa = bb = dd = abs_a = abs_b = abs_sum = abs_conflict = 0.0
+    # Two loops: one would need more vector registers than there are.
+    _add_task_counts(a, b, c, n, out)
+    _add_task_sums(a, b, c, n, out)
+
+
+@compile_loop(fastmath=_REASSOCIATE)
+def _add_task_counts(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
+    moved_a = moved_b = moved_both = conflicts = abs_conflict = 0.0
+    for i in range(n):
+        p = a[i] - c[i]
+        q = b[i] - c[i]
+        has_p = 1.0 if p != 0.0 else 0.0
+        has_q = 1.0 if q != 0.0 else 0.0
+        opposed = 1.0 if (p < 0.0) & (q > 0.0) | (p > 0.0) & (q < 0.0) else 0.0
+        moved_a += has_p
+        moved_b += has_q
+        moved_both += has_p * has_q
+        conflicts += opposed
+        abs_conflict += abs(p) + abs(q) if opposed > 0.0 else 0.0
+    out[MOVED_A] += moved_a
+    out[MOVED_B] += moved_b
+    out[MOVED_BOTH] += moved_both
+    out[CONFLICTS] += conflicts
+    out[ABS_CONFLICT] += abs_conflict
+
+
+@compile_loop(fastmath=_REASSOCIATE)
+def _add_task_sums(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
+    aa = bb = dd = abs_a = abs_b = abs_sum = 0.0
     for i in range(n):
         p = a[i] - c[i]
         q = b[i] - c[i]
         d = b[i] - a[i]
-        size = abs(p) + abs(q)
-        opposed = (p < 0.0) & (q > 0.0) | (p > 0.0) & (q < 0.0)
-        moved_a += 1.0 if p != 0.0 else 0.0
-        moved_b += 1.0 if q != 0.0 else 0.0
-        moved_both += 1.0 if (p != 0.0) & (q != 0.0) else 0.0
-        conflicts += 1.0 if opposed else 0.0
         aa += p * p
         bb += q * q
         dd += d * d
         abs_a += abs(p)
         abs_b += abs(q)
         abs_sum += abs(p + q)
-        abs_conflict += size if opposed else 0.0
-    out[MOVED_A] += moved_a
-    out[MOVED_B] += moved_b
-    out[MOVED_BOTH] += moved_both
-    out[CONFLICTS] += conflicts
     out[TASK_AA] += aa
     out[TASK_BB] += bb
     out[TASK_DD] += dd
     out[ABS_A] += abs_a
     out[ABS_B] += abs_b
     out[ABS_SUM] += abs_sum
-    out[ABS_CONFLICT] += abs_conflict

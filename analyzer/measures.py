@@ -69,7 +69,8 @@ class Sums:
     fp64. `numel` and `nonfinite_*` count every element. `n` counts the positions that are finite
     on both sides (with a base: on all three), and `numeric` those of them that are stored as floating
     point on both sides: every sum from `sum_a` on runs over these alone. Integers and booleans are
-    compared for equality (`changed`) and enter no sum.
+    compared for equality (`changed`) and enter no sum. Squares of fp64 values beyond about 1e±154 leave
+    the range of fp64, and with it what is made of them is undefined.
     """
 
     numel: int = 0
@@ -77,7 +78,9 @@ class Sums:
     numeric: int = 0
     nonfinite_a: int = 0
     nonfinite_b: int = 0
-    nonfinite_differs: int = 0  # positions not finite in a or b that hold different values; NaN equals NaN
+    # positions that leave the sums and hold different values; NaN equals NaN, and where only the base is not
+    # finite, a value equals its cast
+    nonfinite_differs: int = 0
     changed: int = 0  # positions with a ≠ b
     cast_only: int = 0  # those of them that are equal after a cast to the coarser of the storage dtypes
     sign_flips: int = 0  # positions with a·b < 0

@@ -18,7 +18,7 @@ from analyzer.streaming import Progress, in_batches, run_batches
 from analyzer.sums import AbstractMeasurer, Bytes, Rows, compare_equality, open_measurer
 
 _BATCH_BYTES = 1 << 20
-_MOST_ROWS = 1 << 20  # of a matrix whose rows are told apart: 24 bytes each, until it is read
+_MOST_ROWS = 1 << 20  # of a matrix whose rows are told apart: 48 bytes each, until it is read
 _LEAST_WIDTH = 2  # a row of one element has no direction but its sign
 
 

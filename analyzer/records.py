@@ -177,7 +177,8 @@ class KeyScan:
     sums: Sums
     slice: tuple[int, ...] | None = None  # the shape that was compared, if that is less than A's tensor
     rows: tuple[int, int] | None = None  # of a virtual row: which rows of A's fused tensor, first and end
-    row_cosines: RowCosines | None = None  # None: fewer than two axes, or no row with a direction
+    # None: fewer than two axes, rows of one element, more than 2^20 rows, or no row with a direction
+    row_cosines: RowCosines | None = None
     spectrum: Spectrum | None = None  # None: not asked for, fewer than two axes, or nothing changed
 
 

@@ -44,7 +44,7 @@ def scan(
     With a `base`, from which both were trained on, also what each learned beyond it, in the same pass.
     Reads each byte of the paired tensors once, but for the few that are stored transposed. With `spectrum`
     reads the matrices that changed again; `notify` is told beforehand what that will cost. Memory is
-    bounded by a chunk buffer for each model a thread, some kilobytes a key, and 24 bytes for every row of
+    bounded by a chunk buffer for each model a thread, some kilobytes a key, and 48 bytes for every row of
     the tensors that are just being read (at most 2^20 rows each), whatever the size of the tensors.
     `book` are the architectures (default: those that ship). `device` is "cpu" or a torch device with
     fp64; `threads` defaults to one for each processor, and to two for a GPU. Raises PairingError if no
@@ -107,14 +107,20 @@ def _in_base(
 
 
 def _left_out(keys: Sequence[KeyScan], base: ModelId | None) -> list[str]:
-    """A note on the keys that have no counterpart in the base."""
-    missing = [row.key for row in keys if row.sums.numeric and row.sums.task is None]
-    if base is None or not missing:
+    """A note on the keys that have no counterpart in the base, or one for some of their rows only."""
+    if base is None:
         return []
-    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    measured = [(row.key, row.sums.task.n if row.sums.task else 0, row.sums.numeric) for row in keys]
+    lacking = {
+        "no tensor of their shape": [key for key, known, n in measured if n and not known],
+        "only some rows": [key for key, known, n in measured if 0 < known < n],
+    }
     return [
-        f"not in the base {base.path}, so without the statistics that need it: "
-        f"{', '.join(missing[:_NAMED])}{more}"
+        f"the base {base.path} has {what} for {', '.join(found[:_NAMED])}"
+        + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+        + ": the statistics of the tasks leave them out"
+        for what, found in lacking.items()
+        if found
     ]
 
 

@@ -156,8 +156,9 @@ class _TorchMeasurer(AbstractMeasurer):
         rows: Rows | None = None,
     ) -> Sums:
         with device_errors(self._device):
-            usable = self._kernel.Usable((raw_a, dtype_a), (raw_b, dtype_b), base, self._device)
-            out = self._kernel.pair_sums(usable, spacing(dtype_a, dtype_b).tolist())
+            spacings = spacing(dtype_a, dtype_b).tolist()
+            usable = self._kernel.Usable((raw_a, dtype_a), (raw_b, dtype_b), base, self._device, spacings)
+            out = self._kernel.pair_sums(usable, spacings)
             bins = self._kernel.histogram(usable)
             tasks = self._kernel.task_sums(usable) if base else None
             if rows:

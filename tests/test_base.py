@@ -17,6 +17,7 @@ from analyzer.records import Scan
 from analyzer.scan import scan
 from analyzer.scanfile import load
 from analyzer.statistics import STATISTICS
+from analyzer.verdicts import verdict
 
 Arrays = dict[str, np.ndarray]
 Write = Callable[..., Path]
@@ -148,9 +149,51 @@ def test_a_key_that_the_base_lacks_has_no_task_and_is_named(write: Write) -> Non
     tasks = {row.key: row.sums.task for row in result.keys}
     assert [True, False, False] == [task is not None for task in tasks.values()]
     assert all(row.sums.sum_dd > 0 for row in result.keys)
-    (note,) = [note for note in result.notes if "not in the base" in note]
-    assert "layers.1.w, layers.2.w" in note
+    (note,) = [note for note in result.notes if "the base" in note]
+    assert "no tensor of their shape for layers.1.w, layers.2.w: " in note
     assert add_sums(row.sums for row in result.keys).task == tasks["layers.0.w"]
+
+
+@pytest.mark.parametrize("rows", [(110, 110, 100), (110, 100, 105), (100, 100, 90), (100, 110, 110)], ids=str)
+def test_rows_that_the_base_lacks_have_no_task(rows: tuple[int, int, int], write: Write) -> None:
+    """Vocabularies that were made longer: tasks over the rows of all three, sums over those of two."""
+    rng = np.random.default_rng(12)
+    whole = rng.standard_normal((3, 110, 24)).astype(np.float32)
+    paths, sides = [], []
+    for name, count, values in zip("abc", rows, whole, strict=True):
+        embedding = values[:count]
+        sides.append(embedding)
+        layer = {"model.layers.0.mlp.down_proj.weight": values[:24], "model.norm.weight": values[0]}
+        paths.append(
+            write(
+                f"{name}.safetensors", {"model.embed_tokens.weight": np.ascontiguousarray(embedding), **layer}
+            )
+        )
+    result = scan_files(*paths)
+    row = next(row for row in result.keys if "embed_tokens" in row.key)
+    both, common = min(rows[:2]), min(rows)
+    assert both * 24 == row.sums.n
+    assert row.sums.task is not None
+    assert common * 24 == row.sums.task.n
+    got = evaluate(row.sums, total=row.sums)
+    for name, value in oracle(*(side[:common].reshape(-1) for side in sides)).items():
+        assert got[name] == pytest.approx(value, rel=1e-9), name
+    noted = [note for note in result.notes if "only some rows" in note]
+    assert (both > common) == bool(noted)
+
+
+def test_a_base_that_is_not_finite_makes_no_change_of_a_cast(write: Write) -> None:
+    """fp32 against its own fp16 save: a NaN in the base changes no verdict; another value there does."""
+    rng = np.random.default_rng(13)
+    a, c = rng.standard_normal((2, 50, 20)).astype(np.float32)
+    b = a.astype(np.float16)
+    c[3, 4] = np.nan
+    paths = [write(f"{n}.safetensors", {"w": x}) for n, x in (("a", a), ("b", b), ("c", c))]
+    (row,) = scan_files(*paths).keys
+    assert "cast" == verdict(row.sums)
+    b[3, 4] = 7.0
+    (row,) = scan_files(paths[0], write("b2.safetensors", {"w": b}), paths[2]).keys
+    assert "changed" == verdict(row.sums)
 
 
 def test_dtypes_of_the_three_may_differ(write: Write) -> None:

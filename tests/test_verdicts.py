@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from analyzer.checkpoints import open_checkpoint
+from analyzer.checkpoints import Checkpoint, open_checkpoint
+from analyzer.checkpoints.scale_grid import ScaleGrid
+from analyzer.checkpoints.scaled import ScaledSource
+from analyzer.coded_rounding import coded_rounding
 from analyzer.evaluation import evaluate
 from analyzer.kernels.formats import FLOATS, casts
 from analyzer.measures import Sums
-from analyzer.records import KeyScan
+from analyzer.records import KeyScan, TensorInfo
 from analyzer.scan import scan
 from analyzer.sums import AbstractMeasurer, _CompiledMeasurer, _TorchMeasurer
 from analyzer.verdicts import VERDICTS, verdict, worst
@@ -31,7 +35,7 @@ TORCH = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-NARROWER = [(a, b) for a in FLOATS for b in FLOATS if casts(a, b)[0] and a != "F64"]
+NARROWER = [(a, b) for a in FLOATS for b in FLOATS if casts(a, b)[0]]
 Save = Callable[[str, Mapping[str, torch.Tensor]], Path]
 
 
@@ -78,7 +82,7 @@ def spread_out(count: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize(("wide", "narrow"), NARROWER)
 def test_a_cast_is_recognised_from_both_sides(wide: str, narrow: str, measurer: AbstractMeasurer) -> None:
     """What torch's own cast makes of values over 33 octaves, subnormal ones too, is equal after a cast."""
-    a = spread_out(5000, 1).to(TORCH[wide])
+    a = (spread_out(5000, 1).double() * 1.1).to(TORCH[wide])
     b = a.to(TORCH[narrow])
     for sums in (measure(measurer, a, b), measure(measurer, b, a)):
         assert sums.changed == sums.cast_only > 0
@@ -89,7 +93,7 @@ def test_a_cast_is_recognised_from_both_sides(wide: str, narrow: str, measurer: 
 @pytest.mark.parametrize(("wide", "narrow"), [(a, b) for a, b in NARROWER if FLOATS[a].bits > FLOATS[b].bits])
 def test_one_value_that_no_cast_gives_is_found(wide: str, narrow: str, measurer: AbstractMeasurer) -> None:
     """The next number of the narrower format, in one place of thousands: counted as no cast."""
-    a = spread_out(5000, 2).to(TORCH[wide])
+    a = (spread_out(5000, 2).double() * 1.1).to(TORCH[wide])
     b = a.to(TORCH[narrow])
     place = int(b.to(torch.float64).abs().argsort()[-500])
     codes = b.view(torch.uint8 if FLOATS[narrow].bits == 8 else torch.int16)
@@ -188,6 +192,61 @@ def test_scaled_fp8_with_two_scales_is_rounding(save: Save) -> None:
     b = save("b.safetensors", codes_and_scale(weight, other))
     (row,) = scan_files(a, b)
     assert "rounding" == verdict(row.sums)
+
+
+def test_values_that_quantising_cut_off_are_changes(save: Save) -> None:
+    """A scale far too small: every code is the largest, which no cast explains."""
+    generator = torch.Generator().manual_seed(10)
+    weight = torch.randn(64, 100, generator=generator) * 0.02
+    a = save("a.safetensors", {"layers.0.mlp.weight": weight})
+    b = save("b.safetensors", codes_and_scale(weight, torch.tensor(1e-6)))
+    (row,) = scan_files(a, b)
+    assert "changed" == verdict(row.sums)
+
+
+def test_scales_of_zero_leave_the_rest_its_floor(save: Save, recwarn: pytest.WarningsRecorder) -> None:
+    """A row of zeros has a scale of zero: it has no spacing, and nothing is printed."""
+    generator = torch.Generator().manual_seed(11)
+    weight = torch.randn(64, 100, generator=generator) * 0.02
+    weight[5] = 0.0
+    scale = weight.abs().amax(1, keepdim=True) / 448
+    codes = codes_and_scale(weight, scale.clamp(min=1e-9))
+    codes["layers.0.mlp.weight_scale"] = scale
+    a, b = save("a.safetensors", {"layers.0.mlp.weight": weight}), save("b.safetensors", codes)
+    (row,) = scan_files(a, b)
+    assert "cast" == verdict(row.sums)
+    assert evaluate(row.sums, total=row.sums)["change_to_rounding"] == pytest.approx(1.0, abs=0.1)
+    assert [] == recwarn.list
+
+
+@pytest.mark.parametrize("a_coded", [True, False])
+@pytest.mark.parametrize("b_coded", [True, False])
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), exponent=st.integers(-60, 20), rows=st.booleans())
+def test_the_compiled_loop_and_numpy_agree(
+    a_coded: bool, b_coded: bool, seed: int, exponent: int, rows: bool
+) -> None:
+    """Of any codes, scales and values: the same casts, and the same spacings to the last digits."""
+    rng = np.random.default_rng(seed)
+    shape = (6, 40)
+
+    def side(coded: bool) -> tuple[Checkpoint, TensorInfo, int, np.ndarray]:
+        factors = (2.0**exponent * rng.uniform(0.5, 2.0, (6, 1) if rows else (1, 1))).astype(np.float32)
+        factors[0] *= rng.integers(0, 2)
+        values = (rng.standard_normal(shape) * 100 * factors).astype(np.float32)
+        values[3, 7] = np.nan
+        stored = TensorInfo("w", "F8_E4M3", shape, 0, 240)
+        info = TensorInfo("w", "F32", shape, 0, 960, encoded=stored if coded else None)
+        grid = ScaleGrid(shape, factors, (1, 40) if rows else shape)
+        source = ScaledSource(None, stored, grid)  # type: ignore[arg-type]  # its values are not read
+        checkpoint = SimpleNamespace(sources=[source])
+        return checkpoint, info, 0, values.view(np.uint8).reshape(-1)  # type: ignore[return-value]
+
+    a, b = side(a_coded), side(b_coded)
+    squares, casts_found = coded_rounding(a, b, None, compiled=True)
+    expected, casts_expected = coded_rounding(a, b, None, compiled=False)
+    assert squares == pytest.approx(expected, rel=1e-12)
+    assert casts_expected == casts_found
 
 
 def test_a_change_of_scaled_fp8_is_a_change(save: Save) -> None:

@@ -106,7 +106,7 @@ def measure(
         if bad_a + bad_b + bad_c > 0:
             out[NONFINITE_A] += bad_a
             out[NONFINITE_B] += bad_b
-            usable = _clear_unusable(a, b, c, n, has_base, unusable, out)
+            usable = _clear_unusable(a, b, c, n, has_base, unusable, spacing, out)
         if len(rows):
             _add_rows(a, b, n, first + start, width, rows)
         if usable < n:
@@ -124,18 +124,25 @@ def measure(
 
 
 @compile_loop()
-def _clear_unusable(a: Any, b: Any, c: Any, n: Any, has_base: Any, unusable: Any, out: Any) -> Any:
+def _clear_unusable(
+    a: Any, b: Any, c: Any, n: Any, has_base: Any, unusable: Any, spacing: Any, out: Any
+) -> Any:
     """Mark what is not finite on some side, and make it zero; return how many positions are left.
 
-    Counts of it what differs between a and b, a NaN being the same as any other NaN.
+    Counts what of it differs, a NaN being the same as any other NaN. Where only the base is not finite a
+    cast is no difference: else a NaN there would make a change of a cast.
     """
     left = 0
     for i in range(n):
-        usable = abs(a[i]) < np.inf and abs(b[i]) < np.inf and (not has_base or abs(c[i]) < np.inf)
+        x = a[i]
+        y = b[i]
+        in_both = abs(x) < np.inf and abs(y) < np.inf
+        usable = in_both and (not has_base or abs(c[i]) < np.inf)
         left += usable
         unusable[i] = not usable
         if not usable:
-            out[NONFINITE_DIFFERS] += not (a[i] == b[i] or (a[i] != a[i] and b[i] != b[i]))
+            same = x == y or (x != x and y != y) or (in_both and _is_cast(x, y, spacing))
+            out[NONFINITE_DIFFERS] += not same
             a[i] = b[i] = 0.0
     return left
 
@@ -266,15 +273,23 @@ def _count_casts(a: Any, b: Any, n: Any, spacing: Any) -> Any:
     """How many positions differ, and are equal once one side is rounded to the other side's format."""
     equal = 0
     for i in range(n):
-        x = a[i]
-        y = b[i]
-        same = False
-        if spacing[2] > 0.0:
-            same = same or _rounded(x, spacing[2], spacing[3]) == y
-        if spacing[4] > 0.0:
-            same = same or _rounded(y, spacing[4], spacing[5]) == x
-        equal += same and x != y
+        if a[i] != b[i]:
+            equal += _is_cast(a[i], b[i], spacing)
     return equal
+
+
+@compile_loop()
+def _is_cast(x: Any, y: Any, spacing: Any) -> Any:
+    """Whether x rounded to b's format is y, or y rounded to a's is x."""
+    if spacing[2] > 0.0 and _rounds_to(x, y, spacing[2], spacing[3]):
+        return True
+    return spacing[4] > 0.0 and _rounds_to(y, x, spacing[4], spacing[5])
+
+
+@compile_loop()
+def _rounds_to(x: Any, y: Any, scale: Any, floor: Any) -> Any:
+    # torch casts fp64 by way of fp32, and so rounds twice
+    return _rounded(x, scale, floor) == y or _rounded(np.float64(np.float32(x)), scale, floor) == y
 
 
 @compile_loop()

@@ -33,6 +33,10 @@ class FloatFormat:
         return 2.0 ** (1 - self.precision)
 
 
+# Of codes with scales: how far from the middle between two codes, as a share of half their distance, the
+# quotient of who quantised in bf16 may have put a value.
+TIE = 2.0**-7
+
 FLOATS: Mapping[str, FloatFormat] = {
     "F64": FloatFormat(code=0, bits=64, precision=53, emin=-1022),
     "F32": FloatFormat(code=1, bits=32, precision=24, emin=-126),

@@ -26,11 +26,17 @@ _ROUND_TO_ULP = 1.5 * 2.0**52
 class Usable:
     """Two tensors, or three, with zeros at the positions that are not finite in each of them."""
 
-    def __init__(self, a: Operand, b: Operand, base: Operand | None, device: str) -> None:
+    def __init__(
+        self, a: Operand, b: Operand, base: Operand | None, device: str, spacing: Sequence[float]
+    ) -> None:
         sides = [widen(*side, device) for side in (a, b, *([base] if base else []))]
         finite = [torch.isfinite(side) for side in sides]
         self.kept = torch.stack(finite).all(dim=0)
         different = (sides[0] != sides[1]) & ~(sides[0].isnan() & sides[1].isnan())
+        in_both = finite[0] & finite[1]
+        if base:  # where only the base is not finite, a cast is no difference
+            finite_a, finite_b = (torch.where(in_both, side, 0.0) for side in sides[:2])
+            different &= ~(in_both & _cast(finite_a, finite_b, spacing))
         self.nonfinite = [
             (~finite[0]).sum(),
             (~finite[1]).sum(),
@@ -48,11 +54,7 @@ def pair_sums(x: Usable, spacing: Sequence[float]) -> Array:
     size = d.abs()
     ulp = torch.where(a != 0, _spacing(a, *spacing[:2]), 0.0)
     changed = a != b
-    cast = torch.zeros_like(changed)
-    if spacing[2]:
-        cast |= _rounded(a, *spacing[2:4]) == b
-    if spacing[4]:
-        cast |= _rounded(b, *spacing[4:6]) == a
+    cast = _cast(a, b, spacing)
     largest = size.max() if size.numel() else size.sum()
     counts = [x.kept.sum(), *x.nonfinite, changed.sum(), (cast & changed).sum(), _opposed(a, b).sum()]
     sums = [a.sum(), b.sum(), a @ a, b @ b, d @ d, a @ b, size.sum(), largest, ulp @ ulp]
@@ -110,6 +112,16 @@ def row_sums(x: Usable, first: int, width: int, rows: int) -> Array:
 def _spacing(values: torch.Tensor, scale: float, floor: float) -> torch.Tensor:
     power = (values.view(torch.int64) & EXPONENT_BITS).view(torch.float64)  # 2^⌊log2|x|⌋
     return torch.clamp(power * scale, min=floor)
+
+
+def _cast(a: torch.Tensor, b: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
+    """Where a rounded to b's format is b, or b rounded to a's is a; torch rounds fp64 twice."""
+    found = torch.zeros_like(a, dtype=torch.bool)
+    for x, y, (scale, floor) in ((a, b, spacing[2:4]), (b, a, spacing[4:6])):
+        if scale:
+            found |= _rounded(x, scale, floor) == y
+            found |= _rounded(x.to(torch.float32).to(torch.float64), scale, floor) == y
+    return found
 
 
 def _rounded(values: torch.Tensor, scale: float, floor: float) -> torch.Tensor:

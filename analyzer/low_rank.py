@@ -6,7 +6,7 @@ All numbers are in the unit of the matrix whose σ are given; σ² come from the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +93,16 @@ def summarize(squares: Array, energy: float, limits: Limits | None, *, size: int
         top_singular_share=top / energy,
         lora_rank=_lora_rank(squares, energy, limits, min(RANK_CAP, size // 2, close)) if limits else None,
     )
+
+
+def without_few_rows(spectrum: Spectrum, sums: Sums, shape: tuple[int, int]) -> Spectrum:
+    """The spectrum without a `lora_rank` if as many rows, or columns, can hold all that changed.
+
+    New tokens in a vocabulary, a few numbers that were set: of low rank, and no product of two matrices.
+    """
+    rank = spectrum.lora_rank
+    few = rank is not None and sums.changed <= rank * max(shape)
+    return replace(spectrum, lora_rank=None) if few else spectrum
 
 
 def _lora_rank(squares: Array, energy: float, limits: Limits, largest: int) -> int | None:

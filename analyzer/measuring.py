@@ -159,7 +159,8 @@ def _cosines(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     norms = np.sqrt(rows)
     lengths = 2 * norms[:, 0] * norms[:, 1]
     with np.errstate(all="ignore"):  # beyond fp64, which leaves the row out
-        distance = (rows[:, 2] - (norms[:, 1] - norms[:, 0]) ** 2) / lengths
+        difference = (rows[:, 1] - rows[:, 0]) / (norms[:, 0] + norms[:, 1])
+        distance = (rows[:, 2] - difference * difference) / lengths
     cosines: NDArray[np.float64] = 1.0 - np.clip(distance[np.isfinite(distance)], 0.0, 2.0)
     return cosines
 

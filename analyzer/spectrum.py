@@ -9,6 +9,8 @@ of its singular values are computed; beyond, the largest by a randomized range f
 - `rank_90` is None above `RANK_CAP`, and near it up to 2 % too large;
 - `lora_rank` is None above `RANK_CAP` and above half of the smaller side, for any size.
 
+Spectra are of A and B alone: what is not finite in a base leaves the sums, and not them.
+
 Memory: `HELD_ELEMENTS` · 4 bytes of matrices at most, whatever the number of threads; larger matrices are
 read again for each look. Each thread needs besides about 100 MB, and for a matrix of m rows and n
 columns that goes to the range finder (4·m + 8·n) · 176 bytes; (4·m + 8·n) · 816 where it may be a LoRA.
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 from analyzer.checkpoints import Checkpoint
 from analyzer.kernels.backends import device_errors
 from analyzer.kernels.formats import FLOATS
-from analyzer.low_rank import CLOSE, RANK_CAP, Limits, limits_of, may_be_low, summarize
+from analyzer.low_rank import CLOSE, RANK_CAP, Limits, limits_of, may_be_low, summarize, without_few_rows
 from analyzer.measures import Sums
 from analyzer.records import Pair, Spectrum, TensorInfo
 from analyzer.streaming import Progress, run_batches, usable_processors
@@ -264,7 +266,8 @@ def _spectrum(a: Checkpoint, b: Checkpoint, task: _Task, device: str) -> Spectru
             close = RANK_CAP
     # Both sum the same squares, in another order and precision: no share is to be above 1.
     energy = max(energy, float(squares.sum()))
-    return summarize(squares, energy, limits, size=size, close=close)
+    found = summarize(squares, energy, limits, size=size, close=close)
+    return without_few_rows(found, task.sums, task.shape)
 
 
 def _limits(task: _Task, noise: Noise, floor: float, slack: float) -> Limits | None:

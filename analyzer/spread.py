@@ -25,6 +25,8 @@ def top_energy(histogram: Histogram, count: float, *, largest: float) -> float |
         held, energy = histogram.counts[place], histogram.energies[place]
         if not isfinite(energy):
             return None
+        if left <= 0:
+            break
         if held > left:
             low, high = bin_edges(histogram.first + place)
             squares = low * low, min(high, largest) ** 2

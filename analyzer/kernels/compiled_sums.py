@@ -96,6 +96,8 @@ def measure(
     b = np.empty(BLOCK, np.float64)
     c = np.empty(BLOCK, np.float64)
     unusable = np.empty(BLOCK, np.bool_)
+    squares = np.empty(BLOCK, np.float64)
+    slots = np.empty(BLOCK, np.int64)
     has_base = len(raw_c) > 0
     for start in range(0, count, BLOCK):
         n = min(BLOCK, count - start)
@@ -115,7 +117,7 @@ def measure(
         if n:
             changed = _accumulate(a, b, n, spacing[0], spacing[1], out)
             if changed > 0:
-                _add_bins(a, b, n, bins)
+                _add_bins(a, b, n, squares, slots, bins)
                 if spacing[2] > 0 or spacing[4] > 0:
                     out[CAST_ONLY] += _count_casts(a, b, n, spacing)
             if has_base:
@@ -256,16 +258,24 @@ def _join_spread(out: Any, m2: Any, total: Any, squares: Any, shifted: Any, shif
 
 
 @compile_loop()
-def _add_bins(a: Any, b: Any, n: Any, bins: Any) -> Any:
-    """Add the block to the histogram of |d|."""
+def _add_bins(a: Any, b: Any, n: Any, squares: Any, slots: Any, bins: Any) -> Any:
+    """Add the block to the histogram of |d|: first all places, in vector registers, then all sums."""
+    _find_slots(a, b, n, squares, slots)
+    for i in range(n):
+        slot = slots[i]
+        bins[slot] += 1.0
+        bins[slot + 1] += squares[i]
+
+
+@compile_loop()
+def _find_slots(a: Any, b: Any, n: Any, squares: Any, slots: Any) -> Any:
     for i in range(n):
         d = b[i] - a[i]
-        bits = bits_of_f64(abs(d))
-        place = min(max((bits >> _BIN_SHIFT) - _FIRST_BIN, np.int64(0)), np.int64(BINS - 1)) + 1
-        place = place if bits else np.int64(0)
-        slot = (i & (LANES - 1)) * LANE_WIDTH + 2 * place
-        bins[slot] += 1.0
-        bins[slot + 1] += d * d
+        squares[i] = d * d
+        code = (bits_of_f64(abs(d)) >> _BIN_SHIFT) - _FIRST_BIN
+        place = min(max(code, np.int64(0)), np.int64(BINS - 1)) + np.int64(1)
+        place = place if d != 0.0 else np.int64(0)
+        slots[i] = (np.int64(i) & np.int64(LANES - 1)) * np.int64(LANE_WIDTH) + (place << np.int64(1))
 
 
 @compile_loop()

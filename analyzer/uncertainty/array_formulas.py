@@ -70,7 +70,8 @@ def _root_ratio(top: str, bottom: str) -> ArrayFormula:
 
 def _angular_distance(aa: Floats, bb: Floats, dd: Floats) -> Floats:
     length_a, length_b = np.sqrt(aa), np.sqrt(bb)
-    distance = (dd - (length_b - length_a) ** 2) / length_a / (2 * length_b)
+    difference = (bb - aa) / (length_a + length_b)
+    distance = (dd - difference * difference) / length_a / (2 * length_b)
     return _where((aa > 0) & (bb > 0) & np.isfinite(distance), np.clip(distance, 0.0, 2.0))
 
 
@@ -113,7 +114,8 @@ def _top_energy_share(r: Records) -> Floats:
     left = count - (np.take_along_axis(passed, place, 1)[:, 0] - held)
     bins = r.first + r.counts.shape[1] - 1 - place[:, 0]
     low, high = (edges[bins] for edges in _SQUARED_EDGES)
-    part = inside * _share_of_top(left / held, inside / held, low, np.minimum(high, r["largest"] ** 2))
+    share = _share_of_top(left / held, inside / held, low, np.minimum(high, r["largest"] ** 2))
+    part = np.where(left > 0, inside * share, 0.0)
     top = np.where(ends.any(axis=1), above + part, energy[:, -1])
     defined = (count >= 1) & _divides(r["sum_dd"]) & np.isfinite(energy[:, -1])
     return _where(defined, np.minimum(top / r["sum_dd"], 1.0))

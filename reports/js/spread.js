@@ -20,6 +20,7 @@ const Spread = (() => {
     for (let place = counts.length - 1; place >= 0; place -= 1) {
       const [held, energy] = [counts[place], energies[place]];
       if (!Number.isFinite(energy)) return null;
+      if (left <= 0) break;
       if (held > left) {
         const [low, high] = squaredEdges(first + place);
         sum.add(energy * shareOfTop(left / held, energy / held, low, Math.min(high, largest ** 2)));

@@ -15,7 +15,8 @@ const Statistics = (() => {
   function distance(aa, bb, dd) {
     if (!(aa > 0 && bb > 0)) return null;
     const [a, b] = [sqrt(aa), sqrt(bb)];
-    const apart = (dd - (b - a) ** 2) / a / (2 * b); // no overflow between
+    const difference = (bb - aa) / (a + b);
+    const apart = (dd - difference ** 2) / a / (2 * b); // no overflow between
     return Number.isFinite(apart) ? clamp(apart, 0, 2) : null;
   }
 

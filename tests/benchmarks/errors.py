@@ -45,6 +45,7 @@ def cases(size: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, torch.Te
     yield "fine-tune", a, a + 0.01 * noise, c
     yield "small change", a, a + 0.001 * noise, c
     yield "negated", a, -a, c
+    yield "longer", a, 1.3 * (a + 0.01 * noise), c
     yield "trained apart", a, 0.05 * noise, c
     yield "large mean", a * 0.01 + 1, a * 0.01 + 1 + 0.001 * noise, c * 0.01 + 1
     if size > 100_003:
@@ -173,11 +174,11 @@ def compare(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, dtype: str) -> It
 
 
 def parallel() -> Iterator[tuple[str, float]]:
-    """The cosine distance of nearly parallel fp64 vectors against 50 digits."""
+    """The cosine distance of nearly parallel fp64 vectors against 50 digits; the last 1 % longer."""
     rng = np.random.default_rng(3)
-    for exponent in (-3, -6, -9, -12):
+    for exponent, length in ((-3, 1.0), (-6, 1.0), (-9, 1.0), (-12, 1.0), (-12, 1.01)):
         a = rng.standard_normal(20_000)
-        b = a + rng.standard_normal(20_000) * np.sqrt(2.0 * 10.0**exponent)
+        b = length * (a + rng.standard_normal(20_000) * np.sqrt(2.0 * 10.0**exponent))
         with mpmath.workdps(50):
             dot = mpmath.fdot(a.tolist(), b.tolist())
             lengths = mpmath.sqrt(mpmath.fdot(a.tolist(), a.tolist()) * mpmath.fdot(b.tolist(), b.tolist()))

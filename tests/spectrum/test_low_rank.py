@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from analyzer.low_rank import CLOSE, Limits, may_be_low, summarize
+from analyzer.low_rank import CLOSE, Limits, may_be_low, summarize, without_few_rows
+from analyzer.measures import Sums
 from analyzer.records import Spectrum
 
 LOOK = 176  # values of a first look
@@ -53,3 +55,10 @@ def test_a_lora_has_at_most_half_of_the_directions() -> None:
     assert summarize(np.array([8.0, 1.0, 0.1]), 9.1, limits, size=3, close=3).lora_rank is None
     assert summarize(np.array([0.1, 0.1]), 0.2, limits, size=2, close=2).lora_rank is None
     assert summarize(np.array([8.0, 0.4, 0.4, 0.4]), 9.2, limits, size=4, close=4).lora_rank is None
+
+
+@pytest.mark.parametrize(("changed", "expected"), [(3 * 768, None), (3 * 768 + 1, 3)])
+def test_a_few_rows_that_changed_are_no_lora(changed: int, expected: int | None) -> None:
+    """Three rows of 768 hold 2304 numbers; one more that changed lies elsewhere."""
+    sums = Sums(numel=320 * 768, n=320 * 768, numeric=320 * 768, changed=changed)
+    assert expected == without_few_rows(Spectrum(2.0, 3, 0.5, 3), sums, (320, 768)).lora_rank

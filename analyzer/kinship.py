@@ -22,6 +22,7 @@ from analyzer.records import KeyScan, Scan
 SAMPLE_ELEMENTS = 1000
 FINE_TUNE_COSINE = 0.9
 DISTANT_COSINE = 0.1
+OPPOSED_COSINE = -0.1  # down from here two models are no strangers: one is nearly the other's negative
 MATRIX_AXES = 2  # fewer axes have gains, biases and scales
 
 
@@ -33,6 +34,11 @@ class Relation:
     cosine: float | None = None  # the element-weighted median; None if `name` is "same" or None
     keys: int = 0  # how many keys changed and are large enough to have a say
     chance: float | None = None  # standard deviation of the cosine of unrelated weights; None: none can tell
+
+    @property
+    def opposed(self) -> bool:
+        """Whether one points away from the other, as −A does from A; `name` is then "unrelated" too."""
+        return self.cosine is not None and self.cosine <= OPPOSED_COSINE
 
 
 def kinship(scan: Scan) -> tuple[str | None, float | None]:

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analyzer.measures import Sums
+from analyzer.formulas import cosine
+from analyzer.measures import Sums, add_sums
 from analyzer.records import ModelId, Scan
 from analyzer.verdicts import VERDICTS, Verdict, verdict, worst
 
@@ -82,6 +83,8 @@ class Head:
     identical: bool
 
 
+_OPPOSED = -0.1  # the cosine of the whole from which on B is rather −A than a stranger
+
 # What the kinship of two models means to somebody who wants to merge them.
 KINSHIPS = {
     "same": Kinship("identical", "nothing changed between them"),
@@ -89,7 +92,7 @@ KINSHIPS = {
         "fine-tune", "one was trained on from the other, or both from one parent: merging them makes sense"
     ),
     "distant": Kinship("distant", "they share an origin, but training took them far apart: merge with care"),
-    "unrelated": Kinship("trained apart", "their weights have no common origin: merging them is pointless"),
+    "unrelated": Kinship("trained apart", "their weights do not point the same way: merging is pointless"),
     "undefined": Kinship("undefined", "no weights could be compared, or none that changed has a direction"),
 }
 
@@ -125,6 +128,12 @@ def _banner(
 ) -> Banner | None:
     """The one thing to know before anything else, if there is such a thing."""
     paired = _count(len(scan.keys), "key pairs", "keys pair")
+    if kinship == "unrelated" and (cosine(add_sums(counted)) or 0.0) <= _OPPOSED:
+        text = (
+            "B's weights point against A's, as if one were the other times −1: in a weighted sum of the two "
+            "they cancel each other."
+        )
+        return Banner("Opposed.", text, is_warning=True)
     if kinship == "unrelated":
         text = (
             "Such weights have no common origin and point in unrelated directions. The numbers below are "

@@ -47,6 +47,15 @@ def test_the_cosine_decides(value: float, name: str) -> None:
     assert median == cosine(sums) == pytest.approx(value, abs=1e-15)
 
 
+@pytest.mark.parametrize(("value", "opposed"), [(-0.1, True), (-0.1 + 1e-9, False), (0.5, False)])
+def test_what_points_away_is_opposed(value: float, opposed: bool) -> None:
+    """From −0.1 down, which is "unrelated" by its name."""
+    found = relation([row("x", turned(value))])
+    assert opposed is found.opposed
+    assert not opposed or found.name == "unrelated"
+    assert not Relation("same").opposed
+
+
 def test_nothing_changed_is_the_same() -> None:
     """Equal values everywhere need no cosine, and even zeros are equal to zeros."""
     zeros = Sums(10, 10, 10)

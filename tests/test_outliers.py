@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
 
 from analyzer.measures import Sums
-from analyzer.outliers import Outlier, outliers, robust_z
+from analyzer.outliers import CHANCE, LIMITS, Outlier, limit, outliers, robust_z
 from analyzer.records import KeyScan, Labels, ModelId, Scan
 
 MODEL = ModelId("m.safetensors", 1, "sha256:0", "sd1")
@@ -21,12 +22,13 @@ MODEL = ModelId("m.safetensors", 1, "sha256:0", "sd1")
 reproducible = settings(derandomize=True, deadline=None)  # the same examples on every machine
 
 
-def key(name: str, change: float, **labels: object) -> KeyScan:
-    """A weight of 100 elements and norm 1 that moved by `change` of its norm."""
+def key(name: str, change: float, *, numel: int = 10_000, **labels: object) -> KeyScan:
+    """A weight of norm 1 that moved by `change` of its norm."""
     described = Labels("unet", "IN01", "t/attn2/to_k", "weight", "t/attn2")
     described = replace(described, **labels)  # type: ignore[arg-type]  # fields of Labels
-    sums = Sums(numel=100, n=100, numeric=100, changed=100 if change else 0, sum_aa=1.0, sum_dd=change**2)
-    return KeyScan(name, name, (10, 10), "F32", "F32", described, sums)
+    changed = numel if change else 0
+    sums = Sums(numel=numel, n=numel, numeric=numel, changed=changed, sum_aa=1.0, sum_dd=change**2)
+    return KeyScan(name, name, (2, numel // 2), "F32", "F32", described, sums)
 
 
 def scan_of(rows: Sequence[KeyScan]) -> Scan:
@@ -116,8 +118,75 @@ def test_rounding_is_no_outlier() -> None:
     """A key that differs by rounding alone is not listed, however much the others moved."""
     row = key("rounded", 1e-6)
     rounded = replace(row, sums=replace(row.sums, sum_ulp_sq=12 * 1e-12))
-    cast = replace(key("cast", 1e-6), sums=replace(row.sums, cast_only=100))
+    cast = replace(key("cast", 1e-6), sums=replace(row.sums, cast_only=10_000))
     assert [] == outliers(scan_of([*spread(20), rounded, cast]))
+
+
+def chance_scores(count: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """The largest robust |z| of each of so many samples of `count` normal values, by NumPy."""
+    x = np.random.default_rng(seed).standard_normal((samples, count))
+    far = np.abs(x - np.median(x, axis=1, keepdims=True))
+    return far.max(axis=1) / (1.4826 * np.median(far, axis=1))
+
+
+@pytest.mark.parametrize("count", [8, 9, 11, 14, 20, 40, 90, 300, 1000])
+@pytest.mark.parametrize("samples", [1, 10])
+def test_chance_goes_beyond_the_limit_in_one_of_a_hundred_looks(count: int, samples: int) -> None:
+    """At one sample, and at ten together: at most that, within the error of 400,000 or fewer numbers."""
+    looks = max(min(40_000, 4_000_000 // count), 10_000)
+    share = float((chance_scores(count, looks, count) > limit(count, samples)).mean()) * samples
+    error = math.sqrt(CHANCE * samples / looks)
+    assert share < CHANCE + 4 * error
+    assert share > CHANCE / 3 - 4 * error  # and the limit is not out of reach
+
+
+def test_the_limits_of_the_table_are_met_and_lie_on_one_line() -> None:
+    """One, ten and a hundred samples are the three columns; fewer values and more samples need more."""
+    for count, row in LIMITS.items():
+        assert row == pytest.approx([limit(count, samples) for samples in (1, 10, 100)], rel=1e-12)
+    assert limit(8) == limit(2) == limit(9)
+    assert limit(2048) == limit(10**6)
+    assert sorted(map(limit, (8, 10, 13, 17, 30, 60)), reverse=True) == [
+        limit(count) for count in (8, 10, 13, 17, 30, 60)
+    ]
+    assert limit(8, 1) < limit(8, 7) < limit(8, 500)
+
+
+def lognormal(seed: int, *, planted: float = 0.0) -> Scan:
+    """Twelve categories of 8 or 24 keys whose changes spread by chance, perhaps with one that stands out."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        key(f"{c}.{i}", float(0.02 * np.exp(0.3 * rng.standard_normal())), group=f"g{c}")
+        for c in range(12)
+        for i in range(8 + 16 * (c % 2))
+    ]
+    return scan_of([*rows, key("planted", planted, group="g1")] if planted else rows)
+
+
+def test_chance_outliers_are_rare() -> None:
+    """One in 100 scans of categories without any; at 3.5 most of them had one. What is planted is found."""
+    assert sum(bool(outliers(lognormal(seed))) for seed in range(200)) <= 6
+    for seed in range(20):
+        assert "planted" in [outlier.key for outlier in outliers(lognormal(seed, planted=1.0))]
+
+
+def test_few_elements_move_more_or_less_by_chance() -> None:
+    """Nineteen keys that moved alike: a gain of 8 elements at half of that is chance, of 800 it is not."""
+    rows = [key(f"k{i}", 0.1 + i * 1e-5) for i in range(19)]
+    assert [] == outliers(scan_of([*rows, key("few", 0.05, numel=8)]))
+    assert ["many"] == [outlier.key for outlier in outliers(scan_of([*rows, key("many", 0.05, numel=800)]))]
+
+
+def test_noise_in_gains_has_no_outliers() -> None:
+    """Norm gains of 32 to 128 elements, each changed by independent noise."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sizes = rng.choice([32, 64, 128], 32)
+        changes = [0.02 * np.linalg.norm(rng.standard_normal(n)) / math.sqrt(n) for n in sizes]
+        rows = [
+            key(f"k{i}", float(x), numel=int(n)) for i, (n, x) in enumerate(zip(sizes, changes, strict=True))
+        ]
+        assert [] == outliers(scan_of(rows))
 
 
 @reproducible

@@ -158,6 +158,14 @@ def test_only_unrelated_models_get_the_banner(kinship: str) -> None:
     assert (kinship == "unrelated") == ("These two models were trained apart." in visible_text(html))
 
 
+@pytest.mark.parametrize(("cosine", "words"), [(-0.11, "Opposed."), (-0.09, "were trained apart.")])
+def test_a_model_that_points_against_the_other_is_called_opposed(cosine: float, words: str) -> None:
+    """The threshold from both sides: a stranger's cosine is about 0."""
+    sums = Sums(numel=4, n=4, numeric=4, changed=4, sum_aa=1.0, sum_bb=1.0, sum_dd=2 - 2 * cosine)
+    html = page_of(scan_of(key_scan(sums=sums)), kinship="unrelated", plotlyjs="cdn")
+    assert words in visible_text(html)
+
+
 def test_an_identical_pair_has_no_figures() -> None:
     """Nothing differs: the page says it in words and leaves the figures out."""
     same = key_scan(sums=Sums(numel=4, n=4, numeric=4, sum_aa=1.0, sum_bb=1.0))

@@ -43,15 +43,17 @@ def _print_ranking(ranking: Sequence[RankRow], console: Console) -> None:
     """The table, without lines of zeros: categories that did not change are counted below it."""
     changed = [row for row in ranking if row.verdict != "identical"]
     same = len(ranking) - len(changed)
-    if worst(row.verdict for row in changed) == "changed":
+    moved = [row for row in changed if row.sums.changed]  # beside those that differ by NaN or Inf alone
+    if worst(row.verdict for row in moved) == "changed":
         print_ranking(changed, by="relative_change", console=console)
         if same:
             console.print(
                 Text(f"nothing changed in {same:,} other {'category' if same == 1 else 'categories'}")
             )
     elif ranking:
-        noise = " by more than rounding" if changed else ""
-        console.print(Text(f"no ranking: nothing changed in any category{noise}"))
+        noise = " by more than rounding" if moved else ""
+        broken = ", beside values that are NaN or Inf" if len(moved) < len(changed) else ""
+        console.print(Text(f"no ranking: nothing changed in any category{noise}{broken}"))
 
 
 def _print_finding(finding: Finding, console: Console, style: str) -> None:

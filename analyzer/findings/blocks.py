@@ -10,12 +10,12 @@ from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.survey import Group, Survey
 from analyzer.formulas import relative_change
+from analyzer.outliers import CHANCE, limit
 from analyzer.records import Finding
 
-# A block is odd among at least so many, at a robust z-score from here on, and if it moved by this factor
-# more or less than the median block.
+# A block is odd among at least so many, at a robust z-score beyond what chance gives to the farthest of them,
+# and if it moved by this factor more or less than the median block.
 BLOCKS = 8
-BLOCK_Z = 3.5
 BLOCK_FACTOR = 1.5
 # The spread of log change is taken as at least this: blocks that all moved by exactly the same would make
 # any other one infinitely odd.
@@ -31,7 +31,7 @@ def find_odd_block(survey: Survey) -> list[Finding]:
     components moved as in the median block. Of the logarithm of that ratio the robust z-score of Iglewicz
     & Hoaglin, How to Detect and Handle Outliers, 1993: a factor of two up is as odd as one down.
     """
-    blocks = [block for block in survey.blocks if block.moved]
+    blocks = [block for block in survey.blocks if block.moved and not _is_strange(block, survey)]
     if len(blocks) < BLOCKS:
         return []
     ratios = _against_usual(blocks)
@@ -41,13 +41,18 @@ def find_odd_block(survey: Survey) -> list[Finding]:
     spread = max(MAD_TO_DEVIATION * median(abs(value - middle) for value, _ in ratios), LEAST_SPREAD)
     value, block = max(ratios, key=lambda pair: abs(pair[0] - middle))
     change = relative_change(block.sums)
-    if abs(value - middle) < max(BLOCK_Z * spread, log(BLOCK_FACTOR)) or change is None:
+    if abs(value - middle) < max(limit(len(ratios)) * spread, log(BLOCK_FACTOR)) or change is None:
         return []
     text = (
         f"block {block.name} stands out: it moved by {wording.change(change)}, "
         f"{wording.ratio(exp(value - middle))} times as far as its categories do in the other blocks"
     )
     return [Finding(text, "relative_change", change, survey.selecting.groups("block", [block.path]))]
+
+
+def _is_strange(block: Group, survey: Survey) -> bool:
+    """Whether it lies in a part that was replaced or trained apart: how far it moved says nothing."""
+    return any(row.labels.part in survey.strange for row in block.keys)
 
 
 def _against_usual(blocks: Sequence[Group]) -> list[tuple[float, Group]]:
@@ -83,12 +88,13 @@ ODD_BLOCK = Finder(
             "block OUT05 stands out: it moved by 30% of its length, 2.1 times as far as its categories do in "
             "the other blocks",
             "of {BLOCKS} blocks or more that changed, a robust z-score (median, MAD, a deviation of "
-            "{LEAST_SPREAD} at least) of {BLOCK_Z} or more and a factor of {BLOCK_FACTOR} or more, of the "
-            "block's change over that of its components in the median block",
+            "{LEAST_SPREAD} at least) that chance gives to any block with a probability below {CHANCE}, and "
+            "a factor of {BLOCK_FACTOR} or more, of the block's change over that of its components in the "
+            "median block",
             {
                 "BLOCKS": BLOCKS,
                 "LEAST_SPREAD": LEAST_SPREAD,
-                "BLOCK_Z": BLOCK_Z,
+                "CHANCE": CHANCE,
                 "BLOCK_FACTOR": BLOCK_FACTOR,
             },
         ),

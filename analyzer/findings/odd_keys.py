@@ -6,7 +6,7 @@ from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.selecting import MOST_NAMED, keys_selector
 from analyzer.findings.survey import Survey
-from analyzer.outliers import FEWEST_KEYS, LEAST_FACTOR, LIMIT, outliers
+from analyzer.outliers import CHANCE, FEWEST_KEYS, LEAST_FACTOR, outliers
 from analyzer.ranking import short_names
 from analyzer.records import Finding
 
@@ -36,9 +36,10 @@ ODD_KEYS = Finder(
             "unet.out.weight stands out among the weights of out: it moved by 90% of its length, a robust "
             "z-score of +12.0; 2 more keys stand out",
             "of {FEWEST_KEYS} weights or more of a category that changed, a robust z-score (median, MAD) of "
-            "the logarithm of relative_change beyond {LIMIT}, and a factor beyond {LEAST_FACTOR}, from the "
-            "median",
-            {"FEWEST_KEYS": FEWEST_KEYS, "LIMIT": LIMIT, "LEAST_FACTOR": LEAST_FACTOR},
+            "the logarithm of relative_change that chance gives to any key of a scan with a probability "
+            "below {CHANCE}, and a factor beyond {LEAST_FACTOR} from the median; none of what was replaced "
+            "or trained apart",
+            {"FEWEST_KEYS": FEWEST_KEYS, "CHANCE": CHANCE, "LEAST_FACTOR": LEAST_FACTOR},
         ),
     ),
 )

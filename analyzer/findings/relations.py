@@ -8,7 +8,14 @@ from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.survey import NOISE, Group, Survey
 from analyzer.formulas import change_to_rounding
 from analyzer.kernels.formats import FLOATS
-from analyzer.kinship import DISTANT_COSINE, FINE_TUNE_COSINE, SAMPLE_ELEMENTS, Relation, can_tell
+from analyzer.kinship import (
+    DISTANT_COSINE,
+    FINE_TUNE_COSINE,
+    OPPOSED_COSINE,
+    SAMPLE_ELEMENTS,
+    Relation,
+    can_tell,
+)
 from analyzer.ranking import Axis
 from analyzer.records import Finding
 from analyzer.verdicts import ROUNDING_RATIO, verdict
@@ -42,12 +49,18 @@ def find_relation(survey: Survey) -> list[Finding]:
 def _kinship_text(found: Relation, evidence: str) -> str:
     """What the models are to each other, what says so, and what would say otherwise."""
     assert found.name is not None
+    title = "opposed" if found.opposed else _TITLES[found.name]
     chance = f"chance alone gives {wording.chance(found.chance)}" if found.chance else ""
     fine = f"a fine-tune {FINE_TUNE_COSINE:g} or more"
     if not chance:  # no matrix is among the evidence
         return (
-            f"{_TITLES[found.name]}, as far as this can be told: {evidence}; but these are gains and biases, "
+            f"{title}, as far as this can be told: {evidence}; but these are gains and biases, "
             "which are alike in any two models"
+        )
+    if found.opposed:
+        return (
+            f"opposed: {evidence} ({chance}, {fine}), as if B were −A, or nearly; in a weighted sum of the "
+            "two one cancels the other"
         )
     return {
         "fine-tune": f"relatives: {evidence} ({chance}), as between a model and its fine-tune",
@@ -101,10 +114,10 @@ def _replaced_piece(survey: Survey, found: Relation) -> Finding:
     selector = survey.selecting.groups(axis, [group.path for group in where])
     noise = any(survey.whole.counts[name] for name in NOISE)
     rest = "in the rest only rounding differs" if noise else "the rest of the weights is identical"
+    how = "points the other way, as if it were −A" if found.opposed else "was replaced or trained apart"
     text = (
         f"what changed ({len(survey.changed):,} of {wording.count(len(survey.whole.keys))}, in "
-        f"{wording.names([each.name for each in where])}) was replaced or trained apart: "
-        f"{wording.evidence(found)}; {rest}"
+        f"{wording.names([each.name for each in where])}) {how}: {wording.evidence(found)}; {rest}"
     )
     return Finding(text, "cosine", found.cosine, selector)
 
@@ -202,6 +215,12 @@ RELATION = Finder(
             "that cosine below {DISTANT_COSINE}, and {PIECE_SHARE} of all elements or more in keys that "
             "changed",
             {"DISTANT_COSINE": DISTANT_COSINE, "PIECE_SHARE": PIECE_SHARE},
+        ),
+        Rule(
+            "opposed: …, as if B were −A, or nearly",
+            "that cosine at most {OPPOSED_COSINE} instead; of less than {PIECE_SHARE} of all elements it is "
+            "said that what changed points the other way",
+            {"OPPOSED_COSINE": OPPOSED_COSINE, "PIECE_SHARE": PIECE_SHARE},
         ),
         Rule(
             "what changed (1 of 290 keys, in lm_head) was replaced or trained apart: …",

@@ -33,10 +33,15 @@ def find_rescaled(survey: Survey) -> list[Finding]:
     lowest = min(value for value, _ in groups)
     factors = [factor for _, group in groups if (factor := norm_ratio(group.sums)) is not None]
     lengths = list(dict.fromkeys(wording.stretch(factor) for factor in (min(factors), max(factors))))
-    least, each = ("at least ", " of each") if len(groups) > 1 else ("", "")
+    several = len(groups) > 1
+    how_much = (
+        f"{wording.at_least(lowest)} of the change of each"
+        if several
+        else f"{wording.share(lowest)} of the change"
+    )
     text = (
         f"{_names(groups)} {_was(groups)} rescaled rather than re-aimed ({' to '.join(lengths)}): "
-        f"{least}{wording.share(lowest)} of the change{each} is one of length"
+        f"{how_much} is one of length"
     )
     return [Finding(text, "radial_share", lowest, _selector(survey, groups))]
 
@@ -64,10 +69,8 @@ def find_sparse(survey: Survey) -> list[Finding]:
         return []
     groups.sort(key=lambda pair: -pair[1].sums.sum_dd)
     highest = max(value for value, _ in groups)
-    most = "at most" if len(groups) > 1 else "only"
-    text = (
-        f"in the keys of {_names(groups)} that changed {most} {wording.share(highest)} of the numbers differ"
-    )
+    share = wording.at_most(highest) if len(groups) > 1 else f"only {wording.share(highest)}"
+    text = f"in the keys of {_names(groups)} that changed {share} of the numbers differ"
     return [Finding(text, "changed_fraction", highest, _selector(survey, groups))]
 
 
@@ -91,10 +94,11 @@ def find_concentrated(survey: Survey) -> list[Finding]:
         return []
     found.sort(key=lambda pair: -pair[1].sums.sum_dd)
     lowest = min(value for value, _ in found)
-    least, each = ("at least ", " of each") if len(found) > 1 else ("", "")
+    several = len(found) > 1
+    how_much = f"{wording.at_least(lowest)} of it each" if several else f"{wording.share(lowest)} of it"
     text = (
         f"the change of {_names(found)} sits in few numbers: in the median key the {TOP_SHARE:.0%} that "
-        f"changed most hold {least}{wording.share(lowest)} of it{each}"
+        f"changed most hold {how_much}"
     )
     return [Finding(text, "top_energy_share", lowest, _selector(survey, found))]
 

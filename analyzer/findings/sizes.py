@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from analyzer.findings import wording
@@ -10,12 +10,17 @@ from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.survey import Group, Survey
 from analyzer.formulas import energy_share, relative_change
 from analyzer.kinship import DISTANT_COSINE
+from analyzer.measures import add_sums
 from analyzer.records import Finding
 
-# The component that moved most did so if by this factor more than the median of the other ones, which is
-# more than twice the Σd² for its length; the one that moved least if by that factor less, a quarter of it.
+# The components that moved most did so if each moved by this factor more than the median of the other ones,
+# which is more than twice the Σd² for its length; those that moved least if by that factor less, a quarter.
 MOST_FACTOR = 1.5
 LEAST_FACTOR = 2.0
+# Between those and the next one lies at least this factor. Where one is followed closely by others they are
+# named together, as many as a list holds, or nothing is said.
+GAP_FACTOR = 1.25
+MOST_LEADERS = 4
 # A component holds much of the change if at least this share of Σd², a large part of what a merge can act
 # on, and at least so many times its share of the numbers that changed, so that it is not merely large.
 ENERGY_SHARE = 0.25
@@ -23,7 +28,9 @@ ENERGY_FACTOR = 2.0
 # A component must have this share of the elements of all that moved to be judged by how far it did: the few
 # numbers of gains and biases move most or least as a matter of course, and bear little on a merge.
 LARGE_SHARE = 0.001
-ALIKE = 3  # so many components or more must have moved alike to be worth a word
+# So many large components or more must have moved alike, within this factor, to be worth a word.
+ALIKE = 3
+ALIKE_FACTOR = 1.5
 
 
 def find_extent(survey: Survey) -> list[Finding]:
@@ -42,39 +49,66 @@ def find_sizes(survey: Survey) -> list[Finding]:
     """What moved most by its own length, what else holds much of the change, and what moved least."""
     moved = survey.related
     elements = sum(group.sums.numel for group in moved)
-    large = [group for group in moved if group.sums.numel >= LARGE_SHARE * elements]
+    large = sorted((g for g in moved if g.sums.numel >= LARGE_SHARE * elements), key=_change, reverse=True)
     if len(moved) < 2 or not large:  # one group alone moves neither most nor least
         return []
-    most, least = max(large, key=_change), min(large, key=_change)
+    most = _leading(large, lambda near, far: near / far, MOST_FACTOR)
+    least = _leading(large[::-1], lambda near, far: far / near, LEAST_FACTOR)
     found = []
-    if _change(most) >= MOST_FACTOR * _others(most, moved):
-        share = energy_share(most.sums, survey.whole.sums)
-        holds = f"; it holds {wording.share(share)} of all change" if share else ""
-        found.append(_change_finding(survey, most, moved, "most", holds))
-    found += [finding for group, finding in _holds_most(survey, moved) if not found or group is not most]
-    if _change(least) * LEAST_FACTOR <= _others(least, moved):
-        found.append(_change_finding(survey, least, moved, "least", ""))
+    if most:
+        share = energy_share(add_sums(group.sums for group in most), survey.whole.sums)
+        holds = (
+            f"; {'they hold' if most[1:] else 'it holds'} {wording.share(share)} of all change"
+            if share
+            else ""
+        )
+        found.append(_change_finding(survey, most, large, "most", holds))
+    found += [finding for group, finding in _holds_most(survey, moved) if group not in most]
+    if least and len(most) + len(least) < len(large):  # else the one says the other
+        found.append(_change_finding(survey, least, large, "least", ""))
     return found or _alike(large)
+
+
+def _leading(
+    ordered: Sequence[Group], ratio: Callable[[float, float], float], factor: float
+) -> Sequence[Group]:
+    """The first few that lie apart from the next one, and by a factor from the middle of all others."""
+    changes = [_change(group) for group in ordered]
+    for count in range(1, min(MOST_LEADERS, len(ordered) // 2) + 1):
+        last, others = changes[count - 1], changes[count:]
+        if ratio(last, others[0]) >= GAP_FACTOR and ratio(last, median(others)) >= factor:
+            return ordered[:count]
+    return []
 
 
 def _alike(large: Sequence[Group]) -> list[Finding]:
     """That no component stands out by how far it moved, where there are enough of them to say so."""
-    if len(large) < ALIKE:
-        return []
     changes = sorted(map(_change, large))
-    low, high = wording.amount(changes[0]), wording.amount(changes[-1])
-    spread = f"by {low}" if low == high else f"by {low} to {high}"
-    text = f"no category moved much more or less than the others: all {len(large):,} {spread} of their length"
+    if len(large) < ALIKE or changes[-1] > ALIKE_FACTOR * changes[0]:
+        return []
+    text = (
+        f"none of the {len(large):,} large categories moved much more or less than the others: all "
+        f"by {_span(changes)} of their length"
+    )
     return [Finding(text, "relative_change", median(changes), "")]
 
 
-def _change_finding(survey: Survey, group: Group, moved: Sequence[Group], how: str, more: str) -> Finding:
-    text = (
-        f"{group.name} moved {how}, by {wording.change(_change(group))} (the median of the others: "
-        f"{wording.amount(_others(group, moved))}){more}"
-    )
-    selector = survey.selecting.groups("component", [group.path])
-    return Finding(text, "relative_change", _change(group), selector)
+def _change_finding(
+    survey: Survey, named: Sequence[Group], large: Sequence[Group], how: str, more: str
+) -> Finding:
+    changes = sorted(map(_change, named))
+    names = wording.names([group.name for group in named])
+    length = wording.change(changes[0]) if len(named) == 1 else f"{_span(changes)} of their length"
+    others = median(_change(group) for group in large if group not in named)
+    text = f"{names} moved {how}, by {length} (the median of the others: {wording.amount(others)}){more}"
+    selector = survey.selecting.groups("component", [group.path for group in named])
+    return Finding(text, "relative_change", _change(named[0]), selector)
+
+
+def _span(changes: Sequence[float]) -> str:
+    """From the first to the last of sorted changes: "9% to 11%", or "10%" of such as read alike."""
+    low, high = wording.amount(changes[0]), wording.amount(changes[-1])
+    return low if low == high else f"{low} to {high}"
 
 
 def _holds_most(survey: Survey, moved: Sequence[Group]) -> list[tuple[Group, Finding]]:
@@ -101,10 +135,6 @@ def _change(group: Group) -> float:
     return relative_change(group.sums) or 0.0
 
 
-def _others(group: Group, moved: Sequence[Group]) -> float:
-    return median(_change(other) for other in moved if other is not group)
-
-
 EXTENT = Finder(
     find_extent,
     (
@@ -121,27 +151,35 @@ SIZES = Finder(
         Rule(
             "attn2 moved most, by 30% of its length (the median of the others: 10%); it holds 49% of all "
             "change",
-            "the largest relative_change of the components with {LARGE_SHARE} or more of the elements is at "
-            "least {MOST_FACTOR} times the median of the other components that changed",
-            {"LARGE_SHARE": LARGE_SHARE, "MOST_FACTOR": MOST_FACTOR},
+            "of the components with {LARGE_SHARE} or more of the elements that changed, one, or up to "
+            "{MOST_LEADERS} and half of them together: relative_change at least {MOST_FACTOR} times the "
+            "median of the others and {GAP_FACTOR} times the next one",
+            {
+                "LARGE_SHARE": LARGE_SHARE,
+                "MOST_LEADERS": MOST_LEADERS,
+                "MOST_FACTOR": MOST_FACTOR,
+                "GAP_FACTOR": GAP_FACTOR,
+            },
         ),
         Rule(
             "ff holds 49% of all change in 12% of the numbers that changed",
             "energy_share of a component is at least {ENERGY_SHARE} and {ENERGY_FACTOR} times its share of "
-            "the numbers that changed, the largest of several, and it is not the one that moved most",
+            "the numbers that changed, the largest of several, and it is not among those that moved most",
             {"ENERGY_SHARE": ENERGY_SHARE, "ENERGY_FACTOR": ENERGY_FACTOR},
         ),
         Rule(
             "in_layers moved least, by 2% of its length (the median of the others: 10%)",
-            "the smallest relative_change of the components with {LARGE_SHARE} or more of the elements, "
-            "times {LEAST_FACTOR}, is at most the median of the other components that changed",
-            {"LARGE_SHARE": LARGE_SHARE, "LEAST_FACTOR": LEAST_FACTOR},
+            "the same from below: {LEAST_FACTOR} times it is at most the median of the others, "
+            "{GAP_FACTOR} times it at most the next one",
+            {"LEAST_FACTOR": LEAST_FACTOR, "GAP_FACTOR": GAP_FACTOR},
         ),
         Rule(
-            "no category moved much more or less than the others: all 18 by 9% to 11% of their length",
-            "{ALIKE} components or more with {LARGE_SHARE} or more of the elements changed, and none of the "
-            "three sentences above is said",
-            {"ALIKE": ALIKE, "LARGE_SHARE": LARGE_SHARE},
+            "none of the 18 large categories moved much more or less than the others: all by 9% to 11% of "
+            "their length",
+            "{ALIKE} components or more with {LARGE_SHARE} or more of the elements changed, the largest "
+            "relative_change is at most {ALIKE_FACTOR} times the smallest, and none of the three sentences "
+            "above is said",
+            {"ALIKE": ALIKE, "LARGE_SHARE": LARGE_SHARE, "ALIKE_FACTOR": ALIKE_FACTOR},
         ),
     ),
 )

@@ -23,7 +23,7 @@ _NOUNS: Mapping[Axis, str] = {"component": "categories", "block": "blocks", "kin
 
 def find_stillness(survey: Survey) -> list[Finding]:
     """The parts without any change, then components, blocks and kinds of which most is news."""
-    if not survey.changed:
+    if not _some_number_changed(survey):
         return []
     found = []
     told: set[str] = set()  # the keys of which it is known already
@@ -34,11 +34,17 @@ def find_stillness(survey: Survey) -> list[Finding]:
             continue
         told.update(row.key for group in still for row in group.keys)
         few = len(moved) <= FEW_MOVED and len(moved) < len(groups) - len(moved)
-        if axis in _NOUNS and few and all(group.worst == "changed" for group in moved):
+        changed = all(group.worst == "changed" and group.sums.changed for group in moved)
+        if axis in _NOUNS and few and changed:
             found.append(_confined(survey, axis, moved, [g for g in groups if g.still]))
         else:
             found.append(_unchanged(survey, axis, still))
     return found
+
+
+def _some_number_changed(survey: Survey) -> bool:
+    """Whether more than rounding differs, and more than values that are no numbers."""
+    return any(row.sums.changed for row in survey.changed)
 
 
 def _is_news(group: Group, told: set[str]) -> bool:
@@ -68,7 +74,7 @@ def _confined(survey: Survey, axis: Axis, moved: Sequence[Group], still: Sequenc
 
 def find_rounding(survey: Survey) -> list[Finding]:
     """The parts in which only rounding differs, and inside the others the components."""
-    if survey.whole.worst != "changed":
+    if not _some_number_changed(survey):
         return []
     parts = [part for part in survey.parts if part.only_rounding]
     told = {row.key for part in parts for row in part.keys}

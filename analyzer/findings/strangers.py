@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.survey import Survey, by_label
+from analyzer.formulas import radial_share, relative_change
 from analyzer.kinship import DISTANT_COSINE, FINE_TUNE_COSINE, SAMPLE_ELEMENTS, Relation, can_tell, relation
+from analyzer.measures import add_sums
 from analyzer.records import Finding, KeyScan
 
 AUTOENCODER = "vae"  # the part that fine-tunes of image models leave as it is
+# Another VAE was put in if it moved by at least this: bf16 and back leaves a relative change of about 0.002
+# (spacing 2⁻⁷ to 2⁻⁸ of the value), fp16 one of 0.0002. And not if it and all else were multiplied by the
+# same number: both moved alike within this factor, this share of it by length.
+AUTOENCODER_CHANGE = 0.01
+ALIKE_FACTOR = 1.25
+RESCALED_SHARE = 0.5
 
 
 def find_strangers(survey: Survey) -> list[Finding]:
@@ -21,8 +29,17 @@ def find_strangers(survey: Survey) -> list[Finding]:
     parts = {part: relation(rows) for part, rows in changed.items() if len(changed) > 1}
     told = [(part, own) for part, own in parts.items() if own.chance is not None]
     found = []
-    for name in ("unrelated", "distant", "fine-tune"):
-        others = [(part, own) for part, own in told if own.name == name != survey.relation.name]
+    for name, opposed in (
+        ("unrelated", False),
+        ("unrelated", True),
+        ("distant", False),
+        ("fine-tune", False),
+    ):
+        others = [
+            (part, own)
+            for part, own in told
+            if (own.name, own.opposed) == (name, opposed) != (survey.relation.name, survey.relation.opposed)
+        ]
         if others:
             found.append(_differing_parts(survey, others))
     found += [finding for part, rows in changed.items() for finding in _anew(survey, part, rows)]
@@ -34,6 +51,8 @@ def _other_autoencoder(survey: Survey, own: Relation | None) -> list[Finding]:
     if own is None or own.name != "fine-tune" or survey.relation.name != "fine-tune":
         return []
     (part,) = [group for group in survey.parts if group.path == AUTOENCODER]
+    if not _moved_for_itself(survey):
+        return []
     changed = part.counts["changed"]
     text = (
         f"{part.name} changed as well ({changed:,} of {wording.evidence(own, len(part.keys))}): training "
@@ -42,13 +61,30 @@ def _other_autoencoder(survey: Survey, own: Relation | None) -> list[Finding]:
     return [Finding(text, "cosine", own.cosine, survey.selecting.groups("part", [part.path]))]
 
 
+def _moved_for_itself(survey: Survey) -> bool:
+    """Whether the VAE moved by more than rounding and back leaves, and was not only rescaled as all else."""
+    inside, outside = (
+        add_sums(row.sums for row in survey.changed if (row.labels.part == AUTOENCODER) is own)
+        for own in (True, False)
+    )
+    own, others = relative_change(inside), relative_change(outside)
+    if own is None or own < AUTOENCODER_CHANGE:
+        return False
+    rescaled = all((radial_share(sums) or 0.0) >= RESCALED_SHARE for sums in (inside, outside))
+    alike = others is not None and others / ALIKE_FACTOR <= own <= others * ALIKE_FACTOR
+    return not (rescaled and alike)
+
+
 def _differing_parts(survey: Survey, others: Sequence[tuple[str, Relation]]) -> Finding:
     """One sentence for all parts of one kinship, with the evidence of each."""
     others = sorted(others, key=lambda other: (other[1].cosine or 0.0, other[0]))
     one = len(others) == 1
     verb, them = ("was", "it") if one else ("were", "them")
+    whole = f"take {them} from one model, whole"
     what = {
-        "unrelated": f"{verb} replaced or trained apart; take {them} from one model, whole",
+        "unrelated": f"point{'s' * one} the other way, as if B were −A there; {whole}"
+        if others[0][1].opposed
+        else f"{verb} replaced or trained apart; {whole}",
         "distant": f"{verb} trained far apart",
         "fine-tune": f"{verb} fine-tuned, unlike the rest, and can be merged",
     }[others[0][1].name or ""]
@@ -81,15 +117,24 @@ STRANGERS = Finder(
     find_strangers,
     (
         Rule(
-            "vae was replaced or trained apart; … was trained far apart; … was fine-tuned, unlike the rest",
-            "the kinship of a part, by the same thresholds, is another than that of the whole",
+            "vae was replaced or trained apart; … was trained far apart; … was fine-tuned, unlike the "
+            "rest; … points the other way, as if B were −A there",
+            "the kinship of a part, by the thresholds of the first sentence, is another than that of the "
+            "whole",
         ),
         Rule(
             "vae changed as well (140 of 248 keys, median cosine 0.981, …): training an image model leaves "
             "it as it is, so another one was probably put in",
-            "the part vae and another one changed, and the median cosine of either is at least "
-            "{FINE_TUNE_COSINE}",
-            {"FINE_TUNE_COSINE": FINE_TUNE_COSINE},
+            "the part vae and another one changed, the median cosine of either is at least "
+            "{FINE_TUNE_COSINE}, the relative_change of vae is at least {AUTOENCODER_CHANGE}; and not if vae "
+            "and the rest moved alike, within {ALIKE_FACTOR} times, with a radial_share of at least "
+            "{RESCALED_SHARE} each",
+            {
+                "FINE_TUNE_COSINE": FINE_TUNE_COSINE,
+                "AUTOENCODER_CHANGE": AUTOENCODER_CHANGE,
+                "ALIKE_FACTOR": ALIKE_FACTOR,
+                "RESCALED_SHARE": RESCALED_SHARE,
+            },
         ),
         Rule(
             "lm_head was replaced or trained anew, while the rest of transformer is a fine-tune",

@@ -60,7 +60,8 @@ class Survey:
     kinds: tuple[Group, ...]
     changed: tuple[KeyScan, ...]  # the counted keys with the verdict "changed"
     relation: Relation  # what those are to each other
-    related: tuple[Group, ...]  # the components that moved, without those that were trained apart
+    strange: frozenset[str]  # the parts of which what changed was replaced or trained apart
+    related: tuple[Group, ...]  # the components that moved, without what was trained apart
     selecting: Selecting
 
     @property
@@ -103,6 +104,8 @@ def survey(scan: Scan) -> Survey:
 
     changed = tuple(row for row, name in zip(rows, verdicts, strict=True) if name == "changed")
     components, whole = grouped(1), relation(changed)
+    parts = by_label(changed, lambda row: row.labels.part)
+    strange = frozenset(part for part, rows in parts.items() if relation(rows).name == "unrelated")
     return Survey(
         scan=scan,
         whole=_group("", "", list(zip(rows, verdicts, strict=True)), list(sums.values())),
@@ -112,7 +115,8 @@ def survey(scan: Scan) -> Survey:
         kinds=grouped(3),
         changed=changed,
         relation=whole,
-        related=_related(components, whole),
+        strange=strange,
+        related=_related(components, strange, whole),
         selecting=selecting(scan),
     )
 
@@ -125,14 +129,15 @@ def by_label(rows: Iterable[KeyScan], label: Callable[[KeyScan], str]) -> dict[s
     return dict(sorted(members.items()))
 
 
-def _related(components: Iterable[Group], whole: Relation) -> tuple[Group, ...]:
-    """The components that moved, without those that were replaced or trained apart.
+def _related(components: Iterable[Group], strange: frozenset[str], whole: Relation) -> tuple[Group, ...]:
+    """The components that moved, without those that were replaced or trained apart, or lie in such a part.
 
     Of the latter it says nothing by how much they moved, or how. Where the models as a whole were trained
     apart, what is too small to tell is left out as well.
     """
     left_out = {"unrelated", None} if whole.name == "unrelated" else {"unrelated"}
-    return tuple(g for g in components if g.moved and relation(g.keys).name not in left_out)
+    known = (g for g in components if g.moved and strange.isdisjoint(row.labels.part for row in g.keys))
+    return tuple(g for g in known if relation(g.keys).name not in left_out)
 
 
 def _group(path: str, name: str, members: Sequence[tuple[KeyScan, Verdict]], sums: Sequence[Sums]) -> Group:

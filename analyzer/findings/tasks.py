@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
 from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.survey import Group, Survey
 from analyzer.formulas import norm_a, norm_b
-from analyzer.kinship import SAMPLE_ELEMENTS
+from analyzer.kinship import SAMPLE_ELEMENTS, can_tell
 from analyzer.measures import Sums
-from analyzer.records import Finding
+from analyzer.records import Finding, KeyScan
 from analyzer.task_formulas import (
     dominance,
     norm_task_a,
@@ -21,9 +24,11 @@ from analyzer.task_formulas import (
 
 # One of two models did all the learning if it holds this share of both squared tasks.
 ALONE = 0.99
-# C is no base if both lie at least so many times their own length away from it: what is unrelated and of
-# equal length lies √2 away, a cosine of 0.5 makes 1.
+# C is no base of a model of which at least so much lies this many times its own length or more away from it:
+# what is unrelated and of equal length lies √2 away, a cosine of 0.5 makes 1. Judged key by key, of matrices
+# alone: norm gains are close to 1 in any model, and long.
 NO_BASE = 1.0
+NO_BASE_SHARE = 0.5
 # The tasks are much the same from the first cosine on, opposed from the second one down, and unrelated if
 # within the third of zero.
 SAME_TASK = 0.5
@@ -37,6 +42,8 @@ CONFLICT_EXCESS = 0.05
 # They changed different numbers if no more than this share of what either changed was changed by both.
 LITTLE_OVERLAP = 0.1
 
+Formula: TypeAlias = Callable[[Sums], float | None]
+
 
 def find_tasks(survey: Survey) -> list[Finding]:
     """Who learned, whether the two learned the same, where they disagree, and whether on the same numbers."""
@@ -44,25 +51,40 @@ def find_tasks(survey: Survey) -> list[Finding]:
     lead = dominance(whole)
     if lead is None:
         return []
+    if stranger := _no_base(survey):
+        return stranger
     if lead >= ALONE or lead <= 1 - ALONE:
         return [_alone(whole, lead)]
-    if stranger := _no_base(whole):
-        return stranger
     found = [*_parts_of_one(survey), *_cosine(whole), *_most_opposed(survey)]
     return [*found, *_conflicts(whole), *_overlap(whole)]
 
 
-def _no_base(whole: Sums) -> list[Finding]:
-    """Whether C lies as far from both as something unrelated does: then no task means anything."""
-    lengths = (norm_a(whole), norm_b(whole))
-    tasks = (norm_task_a(whole), norm_task_b(whole))
-    if not all(t and length and t >= NO_BASE * length for t, length in zip(tasks, lengths, strict=True)):
+def _no_base(survey: Survey) -> list[Finding]:
+    """Whether most of A, or of B, lies as far from C as a stranger does: then no task means anything."""
+    rows = [row for row in survey.whole.keys if row.sums.task and row.sums.task.n and can_tell(row)]
+    elements = sum(row.sums.numel for row in rows)
+    if not elements:
         return []
+    sides = (("A", norm_task_a, norm_a), ("B", norm_task_b, norm_b))
+    found = [(model, task, _far(rows, task, length) / elements) for model, task, length in sides]
+    strangers = [(model, task, share) for model, task, share in found if share >= NO_BASE_SHARE]
+    if not strangers:
+        return []
+    name, task, share = strangers[0]
+    both = len(strangers) > 1
+    least = wording.at_least(min(share for _, _, share in strangers)) if both else wording.share(share)
     text = (
-        f"C is hardly the base of these two: A is {tasks[0]:.3g} away from it, at a length of its own of "
-        f"{lengths[0]:.3g}, and B {tasks[1]:.3g} at {lengths[1]:.3g}"
+        f"C is hardly the base of {'these two' if both else name}: the matrices that hold {least} of the "
+        f"weights lie as far from C as {'either' if both else name} is long, or farther, as what shares no "
+        "training does"
     )
-    return [Finding(text, "norm_task_a", tasks[0], "")]
+    return [Finding(text, task.__name__, task(survey.whole.sums), "")]
+
+
+def _far(rows: Sequence[KeyScan], task: Formula, length: Formula) -> int:
+    """How many elements are in keys that lie their own length or farther from the base."""
+    pairs = [(task(row.sums), length(row.sums), row.sums.numel) for row in rows]
+    return sum(numel for t, own, numel in pairs if t and own and t >= NO_BASE * own)
 
 
 def _alone(whole: Sums, lead: float) -> Finding:
@@ -80,6 +102,13 @@ def _most(lead: float) -> str:
     return f"A did all but {wording.share(lead)}" if lead else "A did 100%"
 
 
+def _or_further(lead: float) -> str:
+    """What follows the share of `_most`, where it is that of the part with the least such share."""
+    if wording.share(lead).startswith(("more", "less")) or lead in (0.0, 1.0):
+        return ""
+    return " or more" if lead >= ALONE else " or less"
+
+
 def _parts_of_one(survey: Survey) -> list[Finding]:
     """The parts that only one of the two changed."""
     leads = [(lead, part) for part in survey.parts if (lead := dominance(part.sums)) is not None]
@@ -89,7 +118,7 @@ def _parts_of_one(survey: Survey) -> list[Finding]:
         if ones:
             lead = least(lead for lead, _ in ones)
             names = wording.names([part.name for _, part in ones])
-            more = " or more" * (len(ones) > 1)
+            more = _or_further(lead) * (len(ones) > 1)
             selector = survey.selecting.groups("part", [part.path for _, part in ones])
             text = f"in {names} {_most(lead)}{more} of the change since the base"
             found.append(Finding(text, "dominance", lead, selector))
@@ -169,16 +198,18 @@ TASKS = Finder(
     find_tasks,
     (
         Rule(
+            "C is hardly the base of these two: the matrices that hold at least 98% of the weights lie as "
+            "far from C as either is long, or farther, …",
+            "norm_task_a is at least {NO_BASE} times norm_a, or norm_task_b norm_b, in keys with "
+            "{NO_BASE_SHARE} or more of the elements, of those with a cosine that can tell anything; the "
+            "sentences below are then left out",
+            {"NO_BASE": NO_BASE, "NO_BASE_SHARE": NO_BASE_SHARE},
+        ),
+        Rule(
             "B did 99.5% of the change since the base; A hardly moved",
             "with --base: dominance at least {ALONE} for one of the two; the sentences below are then left "
             "out",
             {"ALONE": ALONE},
-        ),
-        Rule(
-            "C is hardly the base of these two: A is 65 away from it, at a length of its own of 46, and B …",
-            "norm_task_a and norm_task_b are at least {NO_BASE} times norm_a and norm_b; the sentences below "
-            "are then left out",
-            {"NO_BASE": NO_BASE},
         ),
         Rule(
             "in text_encoder B did 99.5% of the change since the base",

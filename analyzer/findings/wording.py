@@ -32,6 +32,18 @@ def share(value: float) -> str:
     return next((text for d in (1, 2) if (text := f"{value:.{d}%}")[:3] != "100"), "more than 99.99%")
 
 
+def at_least(value: float) -> str:
+    """A share that others of its kind reach or exceed: "at least 60%", "more than 99.99%", "100%"."""
+    text = share(value)
+    return text if value >= 1 or text.startswith("more") else f"at least {text}"
+
+
+def at_most(value: float) -> str:
+    """A share that others of its kind do not exceed: "at most 3%", "less than 0.01%", "0%"."""
+    text = share(value)
+    return text if value <= 0 or text.startswith("less") else f"at most {text}"
+
+
 def change(value: float, whose: str = "its") -> str:
     """A relative change in words: "30% of its length", "3.1 times its length"."""
     return f"{amount(value)}{' of' * (value < _TIMES)} {whose} length"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from analyzer.formulas import relative_change
 from analyzer.measures import Sums
 from analyzer.records import KeyScan
 
@@ -31,10 +32,10 @@ def blocks(deviations: Sequence[float]) -> list[KeyScan]:
 
 @pytest.mark.parametrize(
     ("deviation", "count"),
-    [(0.525, 1), (0.51, 0), (-0.525, 1), (-0.51, 0)],
+    [(1.05, 1), (1.04, 0), (-1.05, 1), (-1.04, 0)],
 )
-def test_a_block_beyond_three_and_a_half_deviations_stands_out(deviation: float, count: int) -> None:
-    """Of nine others of which the MAD is 0.1: 3.5 · 1.4826 · 0.1 is 0.519."""
+def test_a_block_beyond_what_chance_gives_stands_out(deviation: float, count: int) -> None:
+    """Of nine others of which the MAD is 0.1: 7.06 · 1.4826 · 0.1 is 1.047."""
     scan = scan_of(*blocks([*DEVIATIONS, deviation]))
     found = said(scan, "block IN09 stands out")
     assert count == len(found)
@@ -71,12 +72,13 @@ def test_a_block_is_compared_by_its_components() -> None:
 
 def keys(deviations: Sequence[float]) -> list[KeyScan]:
     """Keys of one component outside the blocks, that moved by a factor of the middle."""
-    return [row("attn2", moved(MIDDLE * exp(deviation)), block="BASE") for deviation in deviations]
+    sums = [moved(MIDDLE * exp(deviation), 90_000) for deviation in deviations]
+    return [row("attn2", each, block="BASE") for each in sums]
 
 
-@pytest.mark.parametrize(("deviation", "count"), [(0.525, 1), (0.51, 0), (-0.525, 1)])
+@pytest.mark.parametrize(("deviation", "count"), [(1.05, 1), (1.04, 0), (-1.05, 1), (-1.04, 0)])
 def test_a_key_beyond_its_category_stands_out(deviation: float, count: int) -> None:
-    """The same score of one key among the weights of its component; the selector hits that key."""
+    """Among ten keys 7.06 is the limit; the selector hits that key."""
     scan = scan_of(*keys([*DEVIATIONS, deviation]))
     found = said(scan, "attn2.9 stands out among the weights of attn2")
     assert count == len(found)
@@ -84,6 +86,19 @@ def test_a_key_beyond_its_category_stands_out(deviation: float, count: int) -> N
         assert each.value == pytest.approx(MIDDLE * exp(deviation), rel=1e-12)
         assert ["attn2.9"] == hit(scan, each.selector)
         assert f"a robust z-score of {deviation / 0.14826:+.1f}"[:-2] in each.text
+
+
+@pytest.mark.parametrize(("cosine", "count"), [(0.0, 0), (0.99, 1)])
+def test_in_a_part_that_was_replaced_no_key_and_no_block_stands_out(cosine: float, count: int) -> None:
+    """Gains there are too small to tell by themselves; what their part is called holds for them too."""
+    part = {"part": "vae", "block": "VAE"}
+    odd = [replace(r, labels=replace(r.labels, part="vae")) for r in keys([*DEVIATIONS, 2.0])]
+    gains = [replace(r, sums=moved(relative_change(r.sums) or 0.0, 900)) for r in odd]
+    rest = [row("conv", turned(cosine, 90_000), **part), row("x", turned(0.99, 900_000))]
+    assert count == len(said(scan_of(*gains, *rest), "stands out among the weights of attn2"))
+    layers = [replace(r, labels=replace(r.labels, part="vae")) for r in blocks([*DEVIATIONS, 2.0])]
+    small = [replace(r, sums=moved(relative_change(r.sums) or 0.0, 900)) for r in layers]
+    assert count == len(said(scan_of(*small, *rest), "block IN09 stands out"))
 
 
 def test_several_keys_that_stand_out_are_counted() -> None:

@@ -7,14 +7,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analyzer.findings import findings
 from analyzer.measures import Sums
 from analyzer.records import Finding, KeyScan, Scan, ShapeMismatch
+from analyzer.verdicts import verdict
 
 sys.path.append(str(Path(__file__).parent))
-from measured import hit, moved, rounded, row, said, scan_of, still, turned
+from measured import hit, measure, moved, rounded, row, said, scan_of, still, turned
+
+
+def scaled(factor: float, numel: int = 1000) -> Sums:
+    """A vector and its multiple."""
+    square = float(numel)
+    more = {"sum_bb": square * factor**2, "sum_ab": square * factor, "sum_dd": square * (factor - 1) ** 2}
+    return replace(turned(1.0, numel), **more)  # type: ignore[arg-type]  # fields of Sums
+
 
 UNDIRECTED = Sums(1000, 1000, 1000, changed=1000, sum_bb=1000.0, sum_dd=1000.0)  # a is all zeros
 NO_POSITION = Sums(1000, 0, 0, nonfinite_b=1000)  # b is all NaN: no position can be compared
@@ -252,6 +262,55 @@ def test_a_head_that_was_trained_anew_is_named() -> None:
         for each in found:
             assert each.text.endswith("while the rest of unet is a fine-tune")
             assert ["head.1"] == hit(scan, each.selector)
+
+
+@pytest.mark.parametrize(("value", "opposed"), [(-0.1 + 1e-9, False), (-0.1, True), (-1.0, True)])
+def test_a_negated_model_is_opposed(value: float, opposed: bool) -> None:
+    """From −0.1 down it is no chance that they differ; above, they share no training. Merging is no good."""
+    sums = turned(value, 90_000)
+    text = first(scan_of(row("x", sums))).text
+    assert text.startswith("opposed: the cosine of the one key" if opposed else "trained apart: ")
+    assert ("as if B were −A, or nearly" in text) is opposed
+    assert ("share no training" in text) is not opposed
+    piece = first(scan_of(row("x", sums), row("y", still(900_000)))).text
+    assert ("points the other way, as if it were −A" in piece) is opposed
+    part = said(scan_of(row("x", turned(0.99, 900_000)), vae(sums)), "take it from one model, whole")
+    assert [opposed] == ["points the other way, as if B were −A there" in each.text for each in part]
+
+
+@pytest.mark.parametrize(("change", "count"), [(0.01 - 1e-9, 0), (0.01 + 1e-9, 1)])
+def test_a_rounded_vae_was_not_swapped(change: float, count: int) -> None:
+    """Below a hundredth of its length, several times what bf16 and back leaves."""
+    scan = scan_of(row("x", moved(0.3, 90_000)), vae(moved(change, 2500)), vae(still(90_000)))
+    assert count == len(said(scan, "changed as well"))
+
+
+@pytest.mark.parametrize("bits", [10, 7], ids=["fp16", "bf16"])
+def test_a_vae_that_went_through_half_precision_was_not_swapped(bits: int) -> None:
+    """Rounded to as many bits of the significand, and back in fp32: far below a hundredth."""
+    w = np.random.default_rng(0).standard_normal((50, 50)).astype(np.float32)
+    mantissa, exponent = np.frexp(w)
+    low = np.ldexp(np.round(np.ldexp(mantissa, bits + 1)), exponent - bits - 1).astype(np.float32)
+    scan = scan_of(row("x", moved(0.3, 90_000)), vae(measure(w, low)))
+    assert "vae" in {key.labels.part for key in scan.keys if verdict(key.sums) == "changed"}
+    assert [] == said(scan, "changed as well")
+
+
+@pytest.mark.parametrize(
+    ("own", "rest", "count"),
+    [
+        (scaled(1.1), scaled(1.1), 0),
+        (scaled(1.1), scaled(1.12), 0),
+        (scaled(1.1), scaled(1.13), 1),
+        (moved(0.1), scaled(1.1), 1),
+        (scaled(1.1), moved(0.1), 1),
+        (moved(0.1), moved(0.1), 1),
+    ],
+    ids=["all by the same", "within 1.25", "beyond it", "vae not by length", "rest not by length", "tuned"],
+)
+def test_a_vae_that_was_multiplied_with_the_rest_was_not_swapped(own: Sums, rest: Sums, count: int) -> None:
+    """By the same number, all of it; of any other change it is said."""
+    assert count == len(said(scan_of(row("x", rest), row("y", rest), vae(own)), "changed as well"))
 
 
 def test_a_component_of_small_keys_was_not_replaced() -> None:

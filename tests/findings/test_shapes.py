@@ -50,6 +50,17 @@ def test_several_rescaled_components_share_a_sentence() -> None:
     assert ["n1.0", "n2.1"] == hit(scan, found.selector)
 
 
+def test_nearly_all_of_each_is_not_at_least_more() -> None:
+    """Two of which all but a millionth is length, and two of which all is."""
+    for share, words in (
+        (1 - 1e-6, ": more than 99.99% of the change of each"),
+        (1.0, ": 100% of the change"),
+    ):
+        scan = scan_of(row("n1", grown(share)), row("n2", grown(share)), row("x", turned(0.99)))
+        (found,) = said(scan, "rescaled")
+        assert words in found.text
+
+
 @pytest.mark.parametrize(("numel", "count"), [(999, 0), (1000, 1)])
 def test_small_components_are_not_judged(numel: int, count: int) -> None:
     """The length of a few numbers changes by chance."""

@@ -87,14 +87,94 @@ def test_to_hold_much_takes_twice_the_share_of_the_numbers(numel: int, count: in
 def test_components_that_moved_alike_are_said_to() -> None:
     """Three or more, none of them most or least; two are too few."""
     rows = [row("x", moved(0.09)), row("y", moved(0.1)), row("z", moved(0.11))]
-    (found,) = said(scan_of(*rows), "no category")
+    (found,) = said(scan_of(*rows), "none of the")
     assert (
-        "no category moved much more or less than the others: all 3 by 9% to 11% of their length"
-        == found.text
-    )
+        "none of the 3 large categories moved much more or less than the others: all by 9% to 11% of their "
+        "length"
+    ) == found.text
     assert found.value == pytest.approx(0.1, rel=1e-12)
-    assert [] == said(scan_of(*rows[:2]), "no category")
-    assert [] == said(scan_of(*rows, row("w", moved(0.3))), "no category")
+    assert [] == said(scan_of(*rows[:2]), "none of the")
+    assert [] == said(scan_of(*rows, row("w", moved(0.3))), "none of the")
+
+
+@pytest.mark.parametrize(("factor", "count"), [(1.5 - 1e-9, 1), (1.5 + 1e-9, 0)])
+def test_alike_is_within_half_as_much_again(factor: float, count: int) -> None:
+    """From the smallest to the largest; beyond it nothing is said, even where no one stands out."""
+    changes = [0.1, 0.11, 0.12, 0.13, 0.14, 0.1 * factor]
+    scan = scan_of(*(row(f"x{n}", moved(change)) for n, change in enumerate(changes)))
+    found = said(scan, "none of the 6 large categories")
+    assert count == len(found)
+    assert [] == [f for f in findings(scan) if " moved most" in f.text or " moved least" in f.text]
+
+
+def test_only_the_large_components_are_counted_as_alike() -> None:
+    """A gain of few numbers that moved far is neither named nor among those of which it is said."""
+    rows = [row(f"x{n}", moved(0.1 + 0.01 * n, 90_000)) for n in range(3)]
+    (found,) = said(scan_of(*rows, row("gain", moved(0.9, 100))), "none of the 3 large categories")
+    assert "by 10% to 12% of their length" in found.text
+
+
+@pytest.mark.parametrize(("factor", "count"), [(1.25 - 1e-9, 0), (1.25 + 1e-9, 1)])
+@pytest.mark.parametrize(("how", "far"), [("most", 0.5), ("least", 0.01)])
+def test_what_is_followed_closely_did_not_move_most_or_least(
+    how: str, far: float, factor: float, count: int
+) -> None:
+    """Five that lie near each other, of eleven: the first is named alone only if it lies apart from them."""
+    first = far * factor if how == "most" else far / factor
+    rows = [row("x", moved(first)), *(row(f"near{n}", moved(far)) for n in range(4))]
+    scan = scan_of(*rows, *(row(f"other{n}", moved(0.1)) for n in range(6)))
+    assert count == len(said(scan, f"x moved {how}"))
+    assert count == len(said(scan, f"moved {how}"))
+
+
+@pytest.mark.parametrize(("near", "count"), [(4, 1), (5, 0)])
+def test_those_that_moved_most_together_are_named_together(near: int, count: int) -> None:
+    """Up to four, with one selector for all and what they hold together; five are no news."""
+    rows = [row(f"near{n}", moved(0.5 - 0.01 * n)) for n in range(near)]
+    scan = scan_of(*rows, *(row(f"other{n}", moved(0.1)) for n in range(7)))
+    found = said(scan, "moved most")
+    assert count == len(found)
+    for each in found:
+        assert each.text == (
+            "near0, near1, near2 and near3 moved most, by 47% to 50% of their length (the median of the "
+            "others: 10%); they hold 93% of all change"
+        )
+        assert each.value == pytest.approx(0.5, rel=1e-12)
+        assert ["near0.0", "near1.1", "near2.2", "near3.3"] == hit(scan, each.selector)
+
+
+def test_those_that_moved_most_are_half_at_the_most() -> None:
+    """Three of four did not move most: the fourth moved least."""
+    scan = scan_of(*(row(f"x{n}", moved(0.5)) for n in range(3)), row("y", moved(0.1)))
+    assert [] == said(scan, "moved most")
+    (found,) = said(scan, "y moved least, by 10% of its length (the median of the others: 50%)")
+    assert ["y.3"] == hit(scan, found.selector)
+
+
+def test_small_components_are_not_among_the_others() -> None:
+    """Nine gains that hardly moved do not make ordinary layers move most."""
+    gains = [row(f"gain{n}", moved(0.001, 10)) for n in range(9)]
+    layers = [row(f"x{n}", moved(change, 90_000)) for n, change in enumerate([0.13, 0.1, 0.1])]
+    scan = scan_of(*layers, *gains)
+    assert [] == said(scan, "moved most")
+    assert 1 == len(said(scan, "none of the 3 large categories"))
+
+
+def test_of_two_only_one_is_named() -> None:
+    """That the one moved most says that the other one moved least."""
+    scan = scan_of(row("x", moved(0.3)), row("y", moved(0.1)))
+    assert ["x"] == [
+        f.selector for f in findings(scan) if " moved most" in f.text or " moved least" in f.text
+    ]
+
+
+def test_of_a_part_that_was_replaced_no_size_is_said() -> None:
+    """A gain in a swapped VAE, too small to tell by itself, neither moved most nor holds much."""
+    rows = [row(f"x{n}", moved(0.1, 90_000)) for n in range(3)]
+    for own, count in ((turned(0.0, 90_000), 0), (turned(0.99, 90_000), 1)):
+        part = {"part": "vae", "block": "VAE"}
+        scan = scan_of(*rows, row("conv", own, **part), row("gain", moved(0.9, 900), **part))
+        assert count == len(said(scan, "gain moved most"))
 
 
 def test_one_component_alone_moved_neither_most_nor_least() -> None:

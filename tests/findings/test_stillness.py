@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analyzer.findings import findings
 from analyzer.formulas import changed_fraction
 from analyzer.measures import Sums
 
@@ -117,6 +118,26 @@ def test_kinds_that_did_not_change_are_named() -> None:
     scan = scan_of(row("x", moved(0.1)), row("x", still(), kind="bias"), row("y", moved(0.1)))
     (found,) = said(scan, "nothing changed in bias")
     assert ["x.1"] == hit(scan, found.selector)
+
+
+def test_a_value_that_is_no_number_is_no_change_of_the_others() -> None:
+    """One NaN alone: nothing is said of what changed. Beside a change, what did not is named."""
+    broken = replace(still(999), numel=1000, nonfinite_b=1, nonfinite_differs=1)
+    rows = [row("nan", broken), *(row(f"y{n}", still()) for n in range(5))]
+    scan = scan_of(*rows, row("x", still()))
+    first, *others = [finding.text for finding in findings(scan)]
+    assert first.startswith("all weights that could be compared are equal")
+    assert [] == [text for text in others if "NaN" not in text]
+    scan = scan_of(*rows, row("x", moved(0.1)))
+    assert [] == said(scan, "of the categories only")
+    assert 1 == len(said(scan, "nothing changed in y0, y1, y2 and 2 more (5 keys, equal values)"))
+
+
+def test_rounding_beside_a_value_that_is_no_number_is_said_once() -> None:
+    """By the first sentence, not again of the part."""
+    broken = replace(still(999), numel=1000, nonfinite_b=1, nonfinite_differs=1)
+    scan = scan_of(row("nan", broken), row("v", rounded(), part="vae", block="VAE"))
+    assert 1 == len(said(scan, "only rounding differs"))
 
 
 # --- rounding in a part or a component ---

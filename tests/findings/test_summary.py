@@ -83,6 +83,14 @@ def test_control_characters_of_a_key_are_spelled_out(monkeypatch: pytest.MonkeyP
     assert r"odd\x1b[2J stands out" in text
 
 
+def test_what_is_no_number_is_not_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One NaN and no other difference make no table; a change beside it does."""
+    broken = row("nan", replace(still(999), numel=1000, nonfinite_b=1, nonfinite_differs=1))
+    text = printed(scan_of(broken, row("x", still())), monkeypatch)
+    assert "no ranking: nothing changed in any category, beside values that are NaN or Inf\n" in text
+    assert "no ranking" not in printed(scan_of(broken, row("x", moved(0.1))), monkeypatch)
+
+
 def test_nothing_is_ranked_where_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence instead of a table of zeros; the same where only rounding differs."""
     assert "no ranking: nothing changed in any category\n" in printed(scan_of(row("x", still())), monkeypatch)

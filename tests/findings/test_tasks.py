@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import acos, pi
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analyzer.findings import findings
@@ -14,7 +15,7 @@ from analyzer.measures import Sums, TaskSums
 from analyzer.records import Finding, KeyScan, Scan
 
 sys.path.append(str(Path(__file__).parent))
-from measured import hit, moved, row, said, scan_of
+from measured import Array, hit, moved, row, said, scan_arrays, scan_of
 
 TASKS = {
     "norm_task_a",
@@ -112,14 +113,79 @@ def test_one_equals_the_base(aa: float, bb: float, text: str) -> None:
 
 @pytest.mark.parametrize(("factor", "count"), [(1 - 1e-9, 0), (1 + 1e-9, 1)])
 def test_what_is_far_from_both_is_no_base(factor: float, count: int) -> None:
-    """From their own length on: as far as something of cosine a half. One side alone is not enough."""
+    """From their own length on: as far as something of cosine a half. Or from one of the two alone."""
     square = factor**2 * 2000
     sums = replace(learned(0.5, aa=square, bb=square), sum_bb=2000.0)
     found = said(based(row("x", sums)), "C is hardly the base of these two")
     assert count == len(found)
     assert (not count) is bool(said(based(row("x", sums)), "since the base A and B"))
     nearer = replace(learned(0.5, aa=1000.0, bb=square), sum_bb=2000.0)
-    assert [] == said(based(row("x", nearer)), "hardly the base")
+    assert count == len(said(based(row("x", nearer)), "C is hardly the base of B: "))
+
+
+def test_a_stranger_did_not_do_all_of_the_change() -> None:
+    """Where B is a fine-tune of C and A was trained apart, A did nothing since that base, and B did move."""
+    sums = replace(learned(0.0, aa=4000.0, bb=4.0), sum_bb=2000.0)
+    (found,) = of_tasks(based(row("x", sums)))
+    assert found.text.startswith("C is hardly the base of A: ")
+    assert found.value == pytest.approx(4000**0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize(("numel", "count"), [(4999, 0), (5000, 1)])
+def test_half_of_the_weights_make_a_stranger(numel: int, count: int) -> None:
+    """Of 10,000 elements; beside them gains that lie close together in any two models do not count."""
+    far = replace(learned(0.0, numel=numel, aa=2 * numel, bb=2 * numel), sum_bb=float(numel))
+    near = learned(0.0, numel=10_000 - numel)
+    gains = row("gain", replace(learned(0.0, numel=90_000), sum_a=9e4, sum_b=9e4), shape=(90_000,))
+    found = said(based(row("x", far), row("y", near), gains), "C is hardly the base of these two")
+    assert count == len(found)
+    for each in found:
+        assert "the matrices that hold at least 50% of the weights" in each.text
+        assert "norm_task_a" == each.statistic
+
+
+def test_a_base_that_was_trained_apart_is_found() -> None:
+    """Measured: gains make up most of the length, and two relatives have a stranger for their base."""
+    rng = np.random.default_rng(0)
+
+    def model() -> dict[str, Array]:
+        matrices = {f"x{n}.weight": 0.02 * rng.standard_normal((50, 50)) for n in range(4)}
+        gains = {f"norm{n}.weight": 1 + 0.02 * rng.standard_normal(50) for n in range(9)}
+        return {key: value.astype(np.float32) for key, value in {**matrices, **gains}.items()}
+
+    def tuned(of: dict[str, Array]) -> dict[str, Array]:
+        return {
+            key: (value + 0.001 * rng.standard_normal(value.shape)).astype(np.float32)
+            for key, value in of.items()
+        }
+
+    base, other = model(), model()
+    a, b = tuned(base), tuned(base)
+    assert 1 == len(said(scan_arrays(a, b, other), "C is hardly the base of these two"))
+    assert [] == said(scan_arrays(a, b, base), "hardly the base")
+    assert 1 == len(said(scan_arrays(a, b, base), "learned unrelated things"))
+
+
+@pytest.mark.parametrize(
+    ("leads", "text"),
+    [
+        ((1.0, 1.0), "in text_encoder and vae B did 100% of"),
+        ((0.995, 0.996), "in text_encoder and vae B did 99.5% or more of"),
+        ((1 - 1e-6, 1 - 1e-7), "in text_encoder and vae B did more than 99.99% of"),
+        ((0.0, 0.0), "in text_encoder and vae A did 100% of"),
+        ((0.004, 0.001), "in text_encoder and vae A did all but 0.4% or less of"),
+        ((1e-6, 1e-7), "in text_encoder and vae A did all but less than 0.01% of"),
+    ],
+)
+def test_several_parts_may_be_the_work_of_one(leads: tuple[float, float], text: str) -> None:
+    """With the share of the one where it did least of all."""
+    both = row("x", learned(0.0, numel=90_000, aa=500.0, bb=500.0))
+    parts = [
+        row(name, learned(0.0, aa=1 - lead, bb=lead), part=name)
+        for name, lead in zip(("text_encoder", "vae"), leads, strict=True)
+    ]
+    (found,) = said(based(both, *parts), " of the change since the base")
+    assert found.text.startswith(text)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.99 - 1e-9, 0), (0.99 + 1e-9, 1)])

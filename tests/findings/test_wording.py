@@ -39,6 +39,12 @@ def test_a_share_is_all_or_nothing_only_if_it_is(value: float) -> None:
     assert (value == 0) is (wording.share(value) == "0%")
 
 
+def test_bounds() -> None:
+    """What is "more than" is not "at least" besides, nor "at most less than"."""
+    assert ["at least 60%", "more than 99.99%", "100%"] == [*map(wording.at_least, (0.6, 0.999999, 1.0))]
+    assert ["0%", "less than 0.01%", "at most 3%"] == [*map(wording.at_most, (0.0, 1e-9, 0.03))]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from math import isfinite
 
 from analyzer.errors import AnalyzerError
@@ -51,7 +52,9 @@ def require_asked(names: Collection[str], *, base: bool, spectrum: bool) -> None
     """AnalyzerError if one of these statistics is unknown, or needs a base or spectra that a scan lacks."""
     for name in sorted(names):
         if name not in STATISTICS:
-            raise AnalyzerError(f"unknown statistic {name!r}: choose one of {', '.join(STATISTICS)}")
+            near = get_close_matches(name.lower(), STATISTICS, n=3)
+            way_out = f"nearest are {', '.join(near)}" if near else f"choose one of {', '.join(STATISTICS)}"
+            raise AnalyzerError(f"unknown statistic {name!r}: {way_out}")
         needs = STATISTICS[name].needs
         if needs == "base" and not base:
             raise AnalyzerError(f"{name} compares both models with their base: scan with --base C")

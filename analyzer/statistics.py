@@ -10,48 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 from typing import Literal
 
-from analyzer.formulas import (
-    change_to_rounding,
-    changed_fraction,
-    cosine,
-    cosine_distance,
-    directional_share,
-    max_abs_delta,
-    mean_a,
-    mean_abs_delta,
-    mean_b,
-    norm_a,
-    norm_b,
-    norm_delta,
-    norm_ratio,
-    radial_share,
-    relative_change,
-    rms_delta,
-    rounding_floor,
-    sign_flip_fraction,
-    std_a,
-    std_b,
-    top_energy_share,
-)  # fmt: skip
+from analyzer import formulas, task_formulas
 from analyzer.measures import Sums
 from analyzer.records import KeyScan, RowCosines, Spectrum
-from analyzer.task_formulas import (
-    cancellation,
-    conflict_mass,
-    dominance,
-    norm_task_a,
-    norm_task_b,
-    sign_conflict_expected,
-    sign_conflict_fraction,
-    support_overlap,
-    task_cosine,
-)  # fmt: skip
 
 Formula = Callable[[Sums], float | None]
+Join = Callable[[Sequence[float]], float]
 Need = Literal["", "base", "spectrum"]
+Format = Literal["number", "share", "count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +38,23 @@ class Statistic:
     source: str = ""  # of the formula, where it has one beyond its definition
     needs: Need = ""  # what a scan must have been asked for beside A and B
     of_key: Callable[[KeyScan], float | None] | None = None  # of the few that do not add
-    join: Callable[[Sequence[float]], float] = median  # of a group, from those of its keys
+    join: Join = median  # of a group, from those of its keys
+    format: Format = "number"  # how a value is written
+    # The value where A and B do not differ: bars grow from there. None of what tells nothing of a difference.
+    neutral: float | None = 0.0
 
 
-def _of_rows(read: Callable[[RowCosines], float]) -> Callable[[KeyScan], float | None]:
-    return lambda row: read(row.row_cosines) if row.row_cosines else None
+def _count(formula: Formula, symbol: str, meaning: str, title: str) -> Statistic:
+    return Statistic(formula, symbol, "elements", "0 …", meaning, title, format="count", neutral=None)
+
+
+def _row_cosine(
+    read: Callable[[RowCosines], float], symbol: str, meaning: str, title: str, join: Join = median
+) -> Statistic:
+    return Statistic(
+        None, symbol, "", "−1 … 1", meaning, title, ascending=True, join=join, neutral=1.0,
+        of_key=lambda row: read(row.row_cosines) if row.row_cosines else None,
+    )  # fmt: skip
 
 
 def _of_spectrum(read: Callable[[Spectrum], float | None]) -> Callable[[KeyScan], float | None]:
@@ -85,14 +67,24 @@ _TASKS = "Ilharco et al. 2023, arXiv 2212.04089"
 _HALKO = "Halko, Martinsson & Tropp 2011, arXiv 0909.4061"
 
 STATISTICS: Mapping[str, Statistic] = {
-    "numel": Statistic(lambda s: s.numel, "n", "elements", "0 …", "how many numbers there are", "elements"),
-    "norm_a": Statistic(norm_a, "√Σa²", "weights", "0 …", "length of A's vector", "‖A‖"),
-    "norm_b": Statistic(norm_b, "√Σb²", "weights", "0 …", "length of B's vector", "‖B‖"),
+    "numel": _count(lambda s: s.numel, "n", "how many numbers there are", "elements"),
+    "norm_a": Statistic(
+        formulas.norm_a, "√Σa²", "weights", "0 …", "length of A's vector", "‖A‖", neutral=None
+    ),
+    "norm_b": Statistic(
+        formulas.norm_b, "√Σb²", "weights", "0 …", "length of B's vector", "‖B‖", neutral=None
+    ),
     "norm_ratio": Statistic(
-        norm_ratio, "‖b‖ / ‖a‖", "", "0 …", "1 = same length; above 1, B is longer", "norm ratio"
+        formulas.norm_ratio,
+        "‖b‖ / ‖a‖",
+        "",
+        "0 …",
+        "1 = same length; above 1, B is longer",
+        "norm ratio",
+        neutral=1.0,
     ),
     "cosine_distance": Statistic(
-        cosine_distance,
+        formulas.cosine_distance,
         "(Σd² − (‖b‖ − ‖a‖)²) / (2·‖a‖·‖b‖)",
         "",
         "0 … 2",
@@ -101,20 +93,26 @@ STATISTICS: Mapping[str, Statistic] = {
         source="law of cosines",
     ),
     "cosine": Statistic(
-        cosine,
+        formulas.cosine,
         "1 − cosine_distance",
         "",
         "−1 … 1",
         "1 = same direction, 0 = unrelated, −1 = opposite",
         "cosine",
         ascending=True,
+        neutral=1.0,
     ),
-    "norm_delta": Statistic(norm_delta, "√Σd²", "weights", "0 …", "length of the change", "‖B − A‖"),
+    "norm_delta": Statistic(formulas.norm_delta, "√Σd²", "weights", "0 …", "length of the change", "‖B − A‖"),
     "relative_change": Statistic(
-        relative_change, "‖d‖ / ‖a‖", "", "0 …", "0.1 = moved by a tenth of its own length", "relative change"
+        formulas.relative_change,
+        "‖d‖ / ‖a‖",
+        "",
+        "0 …",
+        "0.1 = moved by a tenth of its own length",
+        "relative change",
     ),
     "rms_delta": Statistic(
-        rms_delta,
+        formulas.rms_delta,
         "√(Σd²/n)",
         "weights",
         "0 …",
@@ -122,43 +120,55 @@ STATISTICS: Mapping[str, Statistic] = {
         "rms Δ",
     ),
     "mean_abs_delta": Statistic(
-        mean_abs_delta, "Σ|d|/n", "weights", "0 …", "mean change of one number", "mean |Δ|"
+        formulas.mean_abs_delta, "Σ|d|/n", "weights", "0 …", "mean change of one number", "mean |Δ|"
     ),
     "max_abs_delta": Statistic(
-        max_abs_delta, "max|d|", "weights", "0 …", "largest change of one number", "max |Δ|"
+        formulas.max_abs_delta, "max|d|", "weights", "0 …", "largest change of one number", "max |Δ|"
     ),
-    "mean_a": Statistic(mean_a, "Σa/n", "weights", "any", "mean of A's numbers", "mean A"),
-    "mean_b": Statistic(mean_b, "Σb/n", "weights", "any", "mean of B's numbers", "mean B"),
-    "std_a": Statistic(std_a, "√(Σ(a − mean)²/n)", "weights", "0 …", "spread of A's numbers", "std A"),
-    "std_b": Statistic(std_b, "√(Σ(b − mean)²/n)", "weights", "0 …", "spread of B's numbers", "std B"),
+    "mean_a": Statistic(
+        formulas.mean_a, "Σa/n", "weights", "any", "mean of A's numbers", "mean A", neutral=None
+    ),
+    "mean_b": Statistic(
+        formulas.mean_b, "Σb/n", "weights", "any", "mean of B's numbers", "mean B", neutral=None
+    ),
+    "std_a": Statistic(
+        formulas.std_a, "√(Σ(a − mean)²/n)", "weights", "0 …", "spread of A's numbers", "std A", neutral=None
+    ),
+    "std_b": Statistic(
+        formulas.std_b, "√(Σ(b − mean)²/n)", "weights", "0 …", "spread of B's numbers", "std B", neutral=None
+    ),
     "changed_fraction": Statistic(
-        changed_fraction, "#(a ≠ b) / n", "", "0 … 1", "share of the numbers that differ at all", "changed"
+        formulas.changed_fraction,
+        "#(a ≠ b) / n",
+        "",
+        "0 … 1",
+        "share of the numbers that differ at all",
+        "changed",
+        format="share",
     ),
     "sign_flip_fraction": Statistic(
-        sign_flip_fraction,
+        formulas.sign_flip_fraction,
         "#(a·b < 0) / n",
         "",
         "0 … 1",
         "share of the numbers that changed sign",
         "sign flips",
+        format="share",
     ),
-    "nonfinite_a": Statistic(
-        lambda s: s.nonfinite_a, "count", "elements", "0 …", "NaN and Inf in A", "non-finite A"
-    ),
-    "nonfinite_b": Statistic(
-        lambda s: s.nonfinite_b, "count", "elements", "0 …", "NaN and Inf in B", "non-finite B"
-    ),
+    "nonfinite_a": _count(lambda s: s.nonfinite_a, "count", "NaN and Inf in A", "non-finite A"),
+    "nonfinite_b": _count(lambda s: s.nonfinite_b, "count", "NaN and Inf in B", "non-finite B"),
     "rounding_floor": Statistic(
-        rounding_floor,
+        formulas.rounding_floor,
         "√(Σulp(a)²/12)",
         "weights",
         "0 …",
         "the change that rounding alone would leave; none where a storage has no fixed spacing (GGUF)",
         "rounding",
         source="Widrow & Kollár 2008, §4",
+        neutral=None,
     ),
     "change_to_rounding": Statistic(
-        change_to_rounding,
+        formulas.change_to_rounding,
         "‖d‖ / rounding_floor",
         "",
         "0 …",
@@ -167,61 +177,52 @@ STATISTICS: Mapping[str, Statistic] = {
         source="Widrow & Kollár 2008, §4",
     ),
     "radial_share": Statistic(
-        radial_share,
+        formulas.radial_share,
         "(‖b‖ − ‖a‖)² / ‖d‖²",
         "",
         "0 … 1",
         "share of the change that only makes the vector longer or shorter",
         "rescaled",
         source="law of cosines",
+        format="share",
     ),
     "directional_share": Statistic(
-        directional_share,
+        formulas.directional_share,
         "1 − radial_share",
         "",
         "0 … 1",
         "share of the change that turns the vector",
         "re-aimed",
         source="law of cosines",
+        format="share",
     ),
     "top_energy_share": Statistic(
-        top_energy_share,
+        formulas.top_energy_share,
         "Σd² of the 1 % with the largest |d| / Σd²",
         "",
         "0.01 … 1",
-        "0.08 = spread evenly, as noise is; near 1 = few numbers hold all the change",
+        "0.08 = spread evenly, as noise is; 1 = few numbers hold all; from bins, within about 1 %",
         "top 1 %",
+        format="share",
     ),
-    "row_cosine_min": Statistic(
-        None,
+    "row_cosine_min": _row_cosine(
+        lambda rows: rows.minimum,
         "min over rows of cos(aᵢ, bᵢ)",
-        "",
-        "−1 … 1",
-        "the output row that turned most; of a group, of all its keys",
+        "the output row that turned most (of tensors of at most 2^20 rows); of a group, of all its keys",
         "min row cosine",
-        ascending=True,
-        of_key=_of_rows(lambda rows: rows.minimum),
         join=min,
     ),
-    "row_cosine_p05": Statistic(
-        None,
+    "row_cosine_p05": _row_cosine(
+        lambda rows: rows.p05,
         "5th percentile over rows of cos(aᵢ, bᵢ)",
-        "",
-        "−1 … 1",
         "one output row in twenty turned more; of a group, the median of its keys",
         "5 % row cosine",
-        ascending=True,
-        of_key=_of_rows(lambda rows: rows.p05),
     ),
-    "row_cosine_median": Statistic(
-        None,
+    "row_cosine_median": _row_cosine(
+        lambda rows: rows.median,
         "median over rows of cos(aᵢ, bᵢ)",
-        "",
-        "−1 … 1",
         "how far an output row turned; of a group, the median of its keys",
         "median row cosine",
-        ascending=True,
-        of_key=_of_rows(lambda rows: rows.median),
     ),
     "energy_share": Statistic(
         None,  # the one that needs the whole scan beside the group: see `energy_share`
@@ -230,9 +231,10 @@ STATISTICS: Mapping[str, Statistic] = {
         "0 … 1",
         "share of all the change that lies here",
         "share of Δ²",
+        format="share",
     ),
     "norm_task_a": Statistic(
-        norm_task_a,
+        task_formulas.norm_task_a,
         "‖a − c‖",
         "weights",
         "0 …",
@@ -240,9 +242,10 @@ STATISTICS: Mapping[str, Statistic] = {
         "‖A − C‖",
         source=_TASKS,
         needs=_BASE,
+        neutral=None,
     ),
     "norm_task_b": Statistic(
-        norm_task_b,
+        task_formulas.norm_task_b,
         "‖b − c‖",
         "weights",
         "0 …",
@@ -250,9 +253,10 @@ STATISTICS: Mapping[str, Statistic] = {
         "‖B − C‖",
         source=_TASKS,
         needs=_BASE,
+        neutral=None,
     ),
     "task_cosine": Statistic(
-        task_cosine,
+        task_formulas.task_cosine,
         "cos(a − c, b − c)",
         "",
         "−1 … 1",
@@ -261,9 +265,10 @@ STATISTICS: Mapping[str, Statistic] = {
         ascending=True,
         source=_TASKS,
         needs=_BASE,
+        neutral=1.0,
     ),
     "sign_conflict_fraction": Statistic(
-        sign_conflict_fraction,
+        task_formulas.sign_conflict_fraction,
         "#((a−c)(b−c) < 0) / #((a−c)(b−c) ≠ 0)",
         "",
         "0 … 1",
@@ -271,9 +276,10 @@ STATISTICS: Mapping[str, Statistic] = {
         "sign conflicts",
         source="Yadav et al. 2023, arXiv 2306.01708",
         needs=_BASE,
+        format="share",
     ),
     "sign_conflict_expected": Statistic(
-        sign_conflict_expected,
+        task_formulas.sign_conflict_expected,
         "arccos(task_cosine) / π",
         "",
         "0 … 1",
@@ -281,9 +287,10 @@ STATISTICS: Mapping[str, Statistic] = {
         "expected conflicts",
         source="Sheppard 1899",
         needs=_BASE,
+        format="share",
     ),
     "conflict_mass": Statistic(
-        conflict_mass,
+        task_formulas.conflict_mass,
         "Σ(|a−c| + |b−c|) where they disagree / Σ(|a−c| + |b−c|)",
         "",
         "0 … 1",
@@ -291,27 +298,31 @@ STATISTICS: Mapping[str, Statistic] = {
         "conflict mass",
         source="Yadav et al. 2023, arXiv 2306.01708",
         needs=_BASE,
+        format="share",
     ),
     "cancellation": Statistic(
-        cancellation,
+        task_formulas.cancellation,
         "1 − Σ|(a−c) + (b−c)| / Σ(|a−c| + |b−c|)",
         "",
         "0 … 1",
         "share of what both learned that is lost where they are added",
         "cancellation",
         needs=_BASE,
+        format="share",
     ),
     "dominance": Statistic(
-        dominance,
+        task_formulas.dominance,
         "‖b−c‖² / (‖a−c‖² + ‖b−c‖²)",
         "",
         "0 … 1",
         "0.5 = both changed as much, 1 = only B changed, 0 = only A",
         "dominance of B",
         needs=_BASE,
+        format="share",
+        neutral=None,
     ),
     "support_overlap": Statistic(
-        support_overlap,
+        task_formulas.support_overlap,
         "#(a ≠ c and b ≠ c) / #(a ≠ c or b ≠ c)",
         "",
         "0 … 1",
@@ -319,6 +330,8 @@ STATISTICS: Mapping[str, Statistic] = {
         "overlap",
         source="Jaccard 1901",
         needs=_BASE,
+        format="share",
+        neutral=None,
     ),
     "stable_rank": Statistic(
         None,
@@ -331,6 +344,7 @@ STATISTICS: Mapping[str, Statistic] = {
         source="Rudelson & Vershynin 2007, arXiv math/0503442",
         needs=_SPECTRUM,
         of_key=_of_spectrum(lambda spectrum: spectrum.stable_rank),
+        neutral=inf,
     ),
     "rank_90": Statistic(
         None,
@@ -343,6 +357,8 @@ STATISTICS: Mapping[str, Statistic] = {
         source=_HALKO,
         needs=_SPECTRUM,
         of_key=_of_spectrum(lambda spectrum: spectrum.rank_90),
+        format="count",
+        neutral=inf,
     ),
     "top_singular_share": Statistic(
         None,
@@ -354,6 +370,7 @@ STATISTICS: Mapping[str, Statistic] = {
         source=_HALKO,
         needs=_SPECTRUM,
         of_key=_of_spectrum(lambda spectrum: spectrum.top_singular_share),
+        format="share",
     ),
     "lora_rank": Statistic(
         None,
@@ -366,5 +383,7 @@ STATISTICS: Mapping[str, Statistic] = {
         source=_HALKO,
         needs=_SPECTRUM,
         of_key=_of_spectrum(lambda spectrum: spectrum.lora_rank),
+        format="count",
+        neutral=inf,
     ),
 }

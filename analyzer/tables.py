@@ -43,13 +43,15 @@ def keys_csv(scan: Scan) -> str:
 
 
 def ranking_csv(ranking: Sequence[RankRow], assessment: Assessment | None = None) -> str:
-    """One line a group: name, selector, number of keys and every statistic.
+    """One line a group: name, selector, number of keys, the verdict on them together and every statistic.
 
     With an assessment also how sure the ordering statistic is, in the columns of `UNCERTAINTY`; empty
     where it is not known.
     """
-    head = ["name", "selector", "keys", *STATISTICS]
-    rows = [[r.name, r.selector, r.keys, *(r.statistics[name] for name in STATISTICS)] for r in ranking]
+    head = ["name", "selector", "keys", "verdict", *STATISTICS]
+    rows = [
+        [r.name, r.selector, r.keys, r.verdict, *(r.statistics[name] for name in STATISTICS)] for r in ranking
+    ]
     if assessment is None:
         return _csv(head, rows)
     # The rows may be the first few of the ranking that was assessed.
@@ -71,7 +73,8 @@ def ranking_document(
     document has one with what holds for all rows, and the keys that are out of line with their category.
     """
     rows: list[dict[str, Any]] = [
-        {"name": r.name, "selector": r.selector, "keys": r.keys, **r.statistics} for r in ranking
+        {"name": r.name, "selector": r.selector, "keys": r.keys, "verdict": r.verdict, **r.statistics}
+        for r in ranking
     ]
     document = {"format": "mergescope.ranking", "version": 1, "axis": axis, "by": by, "rows": rows}
     if assessment is not None:
@@ -81,6 +84,7 @@ def ranking_document(
         document["uncertainty"] = {
             "confidence": assessment.confidence,
             "resamples": assessment.resamples,
+            "tests": assessment.tests,
             "kruskal_wallis": asdict(axis_test) if axis_test else None,
         }
         document["outliers"] = [asdict(outlier) for outlier in outliers]
@@ -92,23 +96,30 @@ UNCERTAINTY: Mapping[str, str] = {
     "sample_keys": "keys that have a value of their own: the sample",
     "low": "lower end of the 95 % interval; empty where there is none",
     "high": "upper end",
-    "note": 'why there is no interval: "1 key", "too few keys", "rests on few keys"',
-    "rank_probability": "share of the resamples in which it has its rank among those with an interval",
-    "tier": "from 1; neighbours that cannot be told apart share one",
+    "note": 'why there is no interval: "nothing changed", "1 key", "too few keys", "rests on few keys"',
+    "rank_probability": "share of the resamples in which it has its rank among the groups that have an "
+    "interval; groups of one value share their ranks",
+    "tier": "from 1; a further one begins with a group whose interval is disjoint from any of the tier, or "
+    "whose keys can be told from those of its first or last group",
+    "border": "of the first group of a further tier: a group of the tier above that it can be told from",
+    "border_p_adjusted": "of the test between these two; empty where they are told apart by their intervals",
+    "border_effect": "of that test",
     "next": "the group that this one was tested against: the next one that has a tier",
     "next_keys": "how many keys of that one have a value",
     "u": "Mann–Whitney U: how many pairs of keys (this, next) this one wins",
     "p": "of the Mann–Whitney test, two-sided",
-    "p_adjusted": "by Benjamini and Hochberg, over all neighbours",
+    "p_adjusted": "by Benjamini and Hochberg, over all tests that were made",
     "effect": "rank-biserial correlation (Cliff's delta), −1 … 1",
 }
 
 
 def _uncertainty(group: GroupUncertainty) -> dict[str, Any]:
     """The entries of `UNCERTAINTY`, in their order."""
-    test = group.next
+    test, border = group.next, group.border
+    told = border.test if border else None
     values = (
         *(group.keys, group.low, group.high, group.note or None, group.rank_probability, group.tier),
+        *(border.group if border else None, *((told.p_adjusted, told.effect) if told else (None, None))),
         *((test.other, test.keys[1], test.u, test.p, test.p_adjusted, test.effect) if test else (None,) * 6),
     )
     return dict(zip(UNCERTAINTY, values, strict=True))

@@ -35,7 +35,7 @@ class Interval(TypedDict):
 
     low: float | None  # the 95 % interval; None where the group has too few keys for one
     high: float | None
-    tier: int | None  # neighbours of one tier cannot be told apart; None: not compared
+    tier: int | None  # groups of one tier: no two of their intervals are disjoint; None: not compared
     keys: int  # in the group
     note: str  # why there is no interval: "1 key", "too few keys"; "" where there is one, or nothing to say
 

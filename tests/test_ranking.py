@@ -154,9 +154,11 @@ def test_a_statistic_that_was_not_measured_is_refused(by: str, way: str) -> None
 
 
 def test_an_unknown_statistic_is_refused() -> None:
-    """The message names the word and lists those there are."""
-    with pytest.raises(AnalyzerError, match=r"'cosinus'.*norm_ratio.*cosine_distance.*energy_share"):
+    """The message names the word and the nearest there are; all, where none is near."""
+    with pytest.raises(AnalyzerError, match=r"unknown statistic 'cosinus': nearest are cosine"):
         rank(scan_of(row("k", "x", moved(0.1))), by="cosinus")
+    with pytest.raises(AnalyzerError, match=r"'zzz': choose one of .*norm_ratio.*energy_share"):
+        rank(scan_of(row("k", "x", moved(0.1))), by="zzz")
 
 
 def test_a_groups_cosine_is_that_of_its_elements_together() -> None:

@@ -101,18 +101,18 @@ def test_names_with_csv_signs_survive(key: str) -> None:
 def test_a_scan_without_keys_is_a_table_without_lines() -> None:
     """The heading stays, so that a program finds its columns."""
     assert read(keys_csv(SCAN))[:1] == read(keys_csv(replace(SCAN, keys=())))
-    assert [["name", "selector", "keys", *STATISTICS]] == read(ranking_csv([]))
+    assert [["name", "selector", "keys", "verdict", *STATISTICS]] == read(ranking_csv([]))
 
 
 def test_the_ranking_table_has_a_line_for_every_group() -> None:
-    """In the ranking's order: name, selector, number of keys and every statistic, exactly."""
+    """In the ranking's order: name, selector, number of keys, verdict and every statistic, exactly."""
     ranking = rank(SCAN)
     head, *lines = read(ranking_csv(ranking))
-    assert ["name", "selector", "keys", *STATISTICS] == head
+    assert ["name", "selector", "keys", "verdict", *STATISTICS] == head
     assert ["attn2", "x"] == [line[0] for line in lines]
     for group, line in zip(ranking, lines, strict=True):
         numbers = [cell(group.statistics[name]) for name in STATISTICS]
-        assert [group.name, group.selector, "1", *numbers] == line
+        assert [group.name, group.selector, "1", group.verdict, *numbers] == line
 
 
 def test_the_ranking_document_is_the_ranking() -> None:
@@ -125,5 +125,7 @@ def test_the_ranking_document_is_the_ranking() -> None:
     assert {"format": "mergescope.ranking", "version": 1, "axis": "component", "by": "cosine"} == read_back
     assert [group.name for group in ranking] == [row["name"] for row in rows]
     for group, row in zip(ranking, rows, strict=True):
-        assert {"name": group.name, "selector": group.selector, "keys": group.keys, **group.statistics} == row
+        head = {"name": group.name, "selector": group.selector, "keys": group.keys, "verdict": group.verdict}
+        assert head | group.statistics == row
+    assert {"changed"} == {row["verdict"] for row in rows}
     assert None is rows[-1]["cosine"]

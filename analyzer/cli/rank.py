@@ -81,7 +81,8 @@ def rank(
         assessment = assess(groups, scan, by=by)
         ranked = {row.key for group in groups for row in group.keys}
         odd = [outlier for outlier in outliers(scan) if outlier.key in ranked]
-    rows = [group.row for group in groups[:top]]
+    every = [group.row for group in groups]
+    rows = every[:top]
     with terminal.pipe_may_close():
         if form == "json":
             document = tables.ranking_document(rows, axis=axis, by=by, assessment=assessment, outliers=odd)
@@ -92,6 +93,8 @@ def rank(
         elif assessment is not None:
             from analyzer.cli import uncertainties
 
-            uncertainties.print_ranking(rows, assessment, odd)
+            # A key that moved unlike the others explains an order by their change, by category.
+            explained = odd if (axis, by) == ("component", "relative_change") else []
+            uncertainties.print_ranking(every, assessment, explained, axis=axis, top=top)
         else:
-            rankings.print_ranking(rows, by=by)
+            rankings.print_ranking(every, by=by, axis=axis, top=top)

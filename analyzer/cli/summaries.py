@@ -12,14 +12,21 @@ from rich.text import Text
 
 from analyzer.checkpoints.dtypes import DTYPES
 from analyzer.cli.rankings import print_ranking
-from analyzer.cli.terminal import OutputConsole, human_bytes, list_some, printable, wrapped
+from analyzer.cli.terminal import (
+    OutputConsole,
+    human_bytes,
+    is_fancy,
+    list_some,
+    printable,
+    spelled,
+    wrapped,
+)
 from analyzer.ranking import RankRow
 from analyzer.records import Finding, ModelId, Scan
 from analyzer.verdicts import VERDICTS, verdict, worst
 
 WARNED = {"nonfinite_a", "nonfinite_b"}  # findings that go to stderr, and so not into the summary
 _LONGEST_SELECTOR = 160  # characters; longer ones are in the scan file and in the report
-_ASCII = str.maketrans({"±": "+/-", "−": "-", "×": "x", "Σ": "sum ", "‖": "|", "²": "^2", "…": "..."})
 
 
 def print_scan(
@@ -58,8 +65,8 @@ def _print_ranking(ranking: Sequence[RankRow], console: Console) -> None:
 
 def _print_finding(finding: Finding, console: Console, style: str) -> None:
     """A sentence with a hanging indent, and behind it or below it how to act on it."""
-    fancy = console.encoding.startswith("utf")
-    sentence = finding.text if fancy else finding.text.translate(_ASCII)
+    fancy = is_fancy(console.encoding)
+    sentence = spelled(finding.text, console.encoding)
     text = wrapped(sentence, width=console.width, mark="•" if fancy else "-", style=style)
     if finding.selector and len(finding.selector) <= _LONGEST_SELECTOR:
         action = f"{'→' if fancy else '->'} --only {shlex.quote(printable(finding.selector))}"

@@ -24,6 +24,12 @@ from analyzer.errors import OutputError
 
 _SHORTEST_LINE = 8
 _LISTED = 3  # how many keys a summary names before it says "and N more"
+# The signs of headings, tables and sentences. A table is laid out after they are replaced.
+_ASCII = str.maketrans(
+    {"–": "-", "−": "-", "±": "+/-", "×": "x", "·": "*", "√": "sqrt ", "Σ": "sum ", "Δ": "d", "σ": "sigma"}
+    | {"ε": "eps", "‖": "|", "²": "^2", "₁": "1", "ᵢ": "_i", "π": "pi", "≥": ">=", "≤": "<=", "≠": "!="}
+    | {"…": "...", "→": "->", "•": "*", "“": '"', "”": '"', "’": "'", "«": '"', "»": '"'}
+)
 
 
 def printable(text: str) -> str:
@@ -31,15 +37,29 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_fancy(encoding: str) -> bool:
+    """Whether a stream of this encoding shows every sign: UTF-8 and its like."""
+    return encoding.lower().startswith("utf")
+
+
+def spelled(text: str, encoding: str) -> str:
+    """The text with this program's own signs written in ASCII, for a stream that cannot show them all."""
+    return text if is_fancy(encoding) else text.translate(_ASCII)
+
+
 def warn(text: str) -> None:
     """One warning on stderr."""
-    console = Console(stderr=True, highlight=False)
-    console.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)
+    _say(f"warning: {text}", style="yellow")
 
 
 def remark(text: str) -> None:
     """One sentence on stderr that is no warning."""
-    Console(stderr=True, highlight=False).print(Text(printable(text)), soft_wrap=True)
+    _say(text)
+
+
+def _say(text: str, style: str = "") -> None:
+    console = Console(stderr=True, highlight=False)
+    console.print(Text(spelled(printable(text), console.encoding), style), soft_wrap=True)
 
 
 class OutputConsole(Console):
@@ -115,9 +135,9 @@ def list_some(keys: Sequence[str]) -> str:
     return ", ".join(printable(key) for key in keys[:_LISTED]) + more
 
 
-def shorten(name: str, width: int) -> Text:
+def shorten(name: str, width: int, *, mark: str = "…") -> Text:
     """The name, with its middle left out where it is too long: both ends tell names apart."""
     if len(name) > width:
         tail = (width - 1) // 2
-        name = f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+        name = f"{name[: width - 1 - tail]}{mark}{name[len(name) - tail :]}"
     return Text(name)

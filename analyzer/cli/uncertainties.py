@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from analyzer.cli.rankings import difference, format_value, heading
-from analyzer.cli.terminal import OutputConsole, printable, shorten, wrapped
+from analyzer.cli.rankings import (
+    Column,
+    difference,
+    format_value,
+    heading,
+    print_table,
+    telling,
+    told_below,
+)
+from analyzer.cli.terminal import OutputConsole, is_fancy, printable, spelled, wrapped
 from analyzer.outliers import Outlier
 from analyzer.ranking import RankRow
+from analyzer.statistics import STATISTICS
 from analyzer.uncertainty import (
     EXACT,
     FEWEST_KEYS,
@@ -19,15 +27,16 @@ from analyzer.uncertainty import (
     LEVEL,
     Assessment,
     AxisTest,
-    Comparison,
+    Border,
     GroupUncertainty,
 )
 
 _BAR_CELLS = 12
-_SHORTEST_NAME = 8
+_DIGITS = 2  # the ends of an interval may lie close
 _MOST_OUTLIERS = 5
 _MOST_TESTS = 8  # how many borders between tiers are explained
 _SMALLEST_P = 1e-99
+_LARGEST_Z = 100
 
 
 def print_ranking(
@@ -35,51 +44,47 @@ def print_ranking(
     assessment: Assessment,
     odd: Sequence[Outlier] = (),
     *,
+    axis: str = "component",
+    top: int | None = None,
     console: Console | None = None,
 ) -> None:
-    """The first groups of the ranking that was assessed, what the tests say of all of it, and `odd` keys."""
+    """The groups of a ranking that was assessed, what the tests say of all of it, and `odd` keys.
+
+    Groups are left out as they are from a plain ranking: `analyzer.cli.rankings.print_ranking`.
+    """
     console = console or OutputConsole()
-    fancy = console.encoding.startswith("utf")
-    groups = assessment.rows[: len(ranking)]
-    console.print(_table(ranking, groups, assessment.by, width=console.width, fancy=fancy))
-    for sentence in [*_borders(ranking, groups), *_outliers(odd), *_sentences(assessment, groups)]:
-        console.print(wrapped(sentence, width=console.width, mark="•" if fancy else "*"))
+    fancy = is_fancy(console.encoding)
+    places = telling(ranking, assessment.by)[:top]
+    rows = [(ranking[place], assessment.rows[place]) for place in places]
+    print_table([row.name for row, _ in rows], _columns(rows, assessment.by, fancy=fancy), console)
+    notes = [*told_below(ranking, assessment.by, axis, top), *_borders(rows)]
+    for sentence in notes:
+        _print(sentence, console)
+    _print_outliers(odd, console)
+    for sentence in _sentences(assessment, [group for _, group in rows]):
+        _print(sentence, console)
 
 
-def _table(
-    ranking: Sequence[RankRow], groups: Sequence[GroupUncertainty], by: str, *, width: int, fancy: bool
-) -> Table:
-    values = [difference(by, row.statistics[by]) for row in ranking]
-    ends = [difference(by, end) for group in groups for end in (group.low, group.high) if end is not None]
+def _print(sentence: str, console: Console) -> None:
+    mark = "•" if is_fancy(console.encoding) else "*"
+    console.print(wrapped(spelled(sentence, console.encoding), width=console.width, mark=mark))
+
+
+def _columns(rows: Sequence[tuple[RankRow, GroupUncertainty]], by: str, *, fancy: bool) -> list[Column]:
+    values = [difference(by, row.statistics[by]) for row, _ in rows]
+    ends = [difference(by, end) for _, group in rows for end in (group.low, group.high) if end is not None]
     # One wide interval must not make all bars short: it runs out of the picture instead.
     largest = min(max([*values, *ends], default=0.0), 2 * max(values, default=0.0))
-    rows = [
-        [
-            f"{row.keys:,}",
-            format_value(by, row.statistics[by]),
-            _error_bar(row.statistics[by], group, by, largest, fancy=fancy),
-            _interval(group, by, fancy=fancy),
-            _probability(group.rank_probability),
-            "–" if group.tier is None else str(group.tier),
-        ]
-        for row, group in zip(ranking, groups, strict=True)
+    bars = [_error_bar(row.statistics[by], group, by, largest, fancy=fancy) for row, group in rows]
+    tiers = ["–" if group.tier is None else str(group.tier) for _, group in rows]
+    return [
+        Column("keys", [f"{row.keys:,}" for row, _ in rows], left_out=1),
+        Column(heading(by), [format_value(by, row.statistics[by], digits=_DIGITS) for row, _ in rows]),
+        Column("", bars, left_out=3, bar=_BAR_CELLS),
+        Column("95 % interval", [_interval(group, by) for _, group in rows]),
+        Column("at rank", [_probability(group.rank_probability) for _, group in rows], left_out=2),
+        Column("tier", tiers),
     ]
-    heads = ["keys", heading(by), "", "95 % interval", "at rank", "tier"]
-    bar = heads.index("")
-    widths = [
-        max(_BAR_CELLS if place == bar else len(word) for word in [*head.split("\n"), *column])
-        for place, (head, *column) in enumerate(zip(heads, *rows, strict=True))
-    ]
-    room = max(width - sum(widths) - len(widths) - 1, _SHORTEST_NAME)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place == bar else "right", no_wrap=True)
-    for row, cells in zip(ranking, rows, strict=True):
-        styles = ["cyan" if place == bar else "" for place in range(len(cells))]
-        name = shorten(printable(row.name), room)
-        table.add_row(name, *(Text(*cell) for cell in zip(cells, styles, strict=True)))
-    return table
 
 
 def _error_bar(value: float | None, group: GroupUncertainty, by: str, largest: float, *, fancy: bool) -> str:
@@ -90,19 +95,18 @@ def _error_bar(value: float | None, group: GroupUncertainty, by: str, largest: f
     low, high = middle, middle
     if group.low is not None and group.high is not None:
         low, high = sorted((difference(by, group.low), difference(by, group.high)))
-        if group.low < 0 < group.high and by.startswith("mean_"):
-            low = 0.0  # the sign is not known: nothing is sure
+        if group.low < (STATISTICS[by].neutral or 0.0) < group.high:
+            low = 0.0  # to which side it differs is not known: nothing is sure
     cells = [min(round(end / largest * _BAR_CELLS), _BAR_CELLS) for end in (low, max(low, middle), high)]
     dark, grey, light = "█▓░" if fancy else "#=-"
     return dark * cells[0] + grey * (cells[1] - cells[0]) + light * max(cells[2] - cells[1], 0)
 
 
-def _interval(group: GroupUncertainty, by: str, *, fancy: bool) -> str:
+def _interval(group: GroupUncertainty, by: str) -> str:
     if group.low is None or group.high is None:
         return group.note or "–"
-    dash = "–" if fancy else "-"
-    low, high = (format_value(by, end) for end in (group.low, group.high))
-    return f"{low} {dash} {high}"
+    low, high = (format_value(by, end, digits=_DIGITS) for end in (group.low, group.high))
+    return f"{low} – {high}"
 
 
 def _probability(share: float | None) -> str:
@@ -111,24 +115,23 @@ def _probability(share: float | None) -> str:
     return f"{share:.0%}" if share >= 0.01 else "<1%"
 
 
-def _borders(ranking: Sequence[RankRow], groups: Sequence[GroupUncertainty]) -> list[str]:
-    """What tells the tiers apart: the test at each border between two."""
-    apart = [
-        (row, group, group.next)
-        for row, group in zip(ranking, groups, strict=True)
-        if group.next is not None and group.next.apart
+def _borders(rows: Sequence[tuple[RankRow, GroupUncertainty]]) -> list[str]:
+    """What tells the tiers apart: for each but the first one, which group of the tier above, and how."""
+    found = [
+        f"tier {(group.tier or 0) - 1} | {group.tier}: {group.border.group} before {row.name}, "
+        f"{_test(group.border)}"
+        for row, group in rows
+        if group.border is not None and group.border.group in {row.name for row, _ in rows}
     ]
-    sentences = [
-        f"tier {group.tier} | {(group.tier or 0) + 1}: {row.name} before {test.other}, {_test(test)}"
-        for row, group, test in apart[:_MOST_TESTS]
-    ]
-    if len(apart) > _MOST_TESTS:
-        sentences.append(f"and {len(apart) - _MOST_TESTS} more borders between tiers (--format json has all)")
+    sentences = found[:_MOST_TESTS]
+    if len(found) > _MOST_TESTS:
+        sentences.append(f"and {len(found) - _MOST_TESTS} more borders between tiers (--format json has all)")
     return sentences
 
 
-def _test(test: Comparison) -> str:
-    if not test.told_by_keys:
+def _test(border: Border) -> str:
+    test = border.test
+    if test is None:
         return "their intervals do not overlap"
     return f"{_p(test.p_adjusted)}, effect {test.effect:+.2f} ({test.keys[0]} and {test.keys[1]} keys)"
 
@@ -144,18 +147,21 @@ def _sentences(assessment: Assessment, groups: Sequence[GroupUncertainty]) -> li
     if by in KINDS:
         sentences.append(
             f"95 % interval: for other keys like these, from {assessment.resamples:,} bootstrap resamples "
-            "of the keys; at rank: the share of resamples in which a group has its rank"
+            "of the keys; at rank: the share of resamples in which a group has its rank among the groups "
+            "that have an interval"
         )
     else:
         sentences.append(f"{by} is an extreme of all keys, which has no bootstrap interval")
-    tests = sum(group.next is not None for group in assessment.rows)
-    if tests:
+    if assessment.tests:
         sentences.append(
-            "tier: neighbours share one unless their intervals do not overlap or their keys can be told "
-            f"apart (Mann–Whitney, p < {LEVEL} after Benjamini–Hochberg over {tests} "
-            f"test{'s' if tests > 1 else ''}; effect: −1 … 1, 0 = alike)"
+            "tier: a further one begins where an interval does not overlap with that of a group of the tier, "
+            "or where keys can be told from those of its first or last group (Mann–Whitney, "
+            f"p < {LEVEL} after Benjamini–Hochberg over {assessment.tests:,} "
+            f"test{'s' if assessment.tests > 1 else ''}; effect: −1 … 1, 0 = alike)"
         )
     notes = {group.note for group in groups}
+    if "nothing changed" in notes and by in KINDS:
+        sentences.append("nothing changed: no interval, as keys that stayed say nothing of others like them")
     if "too few keys" in notes:
         sentences.append(f"too few keys: an interval or a test needs {FEWEST_KEYS}")
     if "rests on few keys" in notes:
@@ -163,16 +169,25 @@ def _sentences(assessment: Assessment, groups: Sequence[GroupUncertainty]) -> li
     return sentences
 
 
-def _outliers(odd: Sequence[Outlier]) -> list[str]:
-    """The keys that are out of line with their category, the most extreme first."""
-    sentences = [
-        f"out of line with the other weights of {outlier.category.rpartition('/')[2]}: {outlier.key}, "
-        f"relative change {outlier.value:.3g}, robust z-score {outlier.z:+.1f}"
-        for outlier in odd[:_MOST_OUTLIERS]
-    ]
+def _print_outliers(odd: Sequence[Outlier], console: Console) -> None:
+    """The keys that are out of line with their category, the most extreme first: one line each."""
+    if not odd:
+        return
+    _print("out of line with their category (robust z-score, relative change):", console)
+    for outlier in odd[:_MOST_OUTLIERS]:
+        change = format_value("relative_change", outlier.value)
+        line = f"  {_score(outlier.z):>10}  {change:>7}  {printable(outlier.key)}"
+        console.print(Text(line), soft_wrap=True)  # a key stays in one piece, to be copied
     if len(odd) > _MOST_OUTLIERS:
-        sentences.append(f"and {len(odd) - _MOST_OUTLIERS} more keys out of line (--format json has all)")
-    return sentences
+        more = f"  and {len(odd) - _MOST_OUTLIERS:,} more (--format json has all)"
+        console.print(Text(more), soft_wrap=True)
+
+
+def _score(z: float) -> str:
+    """Beyond 100 a score says no more than that: the category hardly spreads."""
+    if abs(z) <= _LARGEST_Z:
+        return f"{z:+.1f}"
+    return f"above +{_LARGEST_Z}" if z > 0 else f"below -{_LARGEST_Z}"
 
 
 def _axis(test: AxisTest) -> str:

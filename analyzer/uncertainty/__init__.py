@@ -1,4 +1,4 @@
-"""How sure a ranking is: intervals, probabilities of ranks, tests between neighbours, tiers.
+"""How sure a ranking is: intervals, probabilities of ranks, tests between groups, tiers.
 
 The keys of a category are taken as its sample: what would the statistic be of other keys like these? (That
 the keys of one model are independent is an assumption. The values themselves are exact: nothing here is
@@ -23,8 +23,9 @@ spread by a factor of e^0.3, e^0.5, e^0.7. Categories of real fine-tunes lie bet
      50      90 %   86 %   79 %      89 %   86 %   82 %      93 %   90 %   87 %
 
 Percentiles and BCa hold the truth too seldom for all sizes that categories have, so neither is used. Below 5
-keys there is no interval, nor where fewer than 2.2 keys of equal weight carry the sum: it would span a
-factor of ten. Where keys spread by more than e^0.5 an interval of 95 % holds the truth in about 87 %.
+keys there is no interval, nor where nothing changed (that these keys are alike does not say that others
+would be), nor where fewer than 2.2 keys of equal weight carry the sum: it would span a factor of ten. Where
+keys spread by more than e^0.5 an interval of 95 % holds the truth in about 87 %.
 """
 
 from analyzer.uncertainty.assessment import (
@@ -36,7 +37,7 @@ from analyzer.uncertainty.assessment import (
     intervals,
 )
 from analyzer.uncertainty.bands import FEWEST_KEYS, KINDS
-from analyzer.uncertainty.comparing import LEVEL, AxisTest, Comparison
+from analyzer.uncertainty.comparing import LEVEL, AxisTest, Border, Comparison
 
 __all__ = [
     "EXACT",
@@ -46,6 +47,7 @@ __all__ = [
     "Assessment",
     "AxisIntervals",
     "AxisTest",
+    "Border",
     "Comparison",
     "GroupUncertainty",
     "assess",

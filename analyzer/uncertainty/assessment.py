@@ -13,7 +13,7 @@ from analyzer.records import Scan
 from analyzer.statistics import STATISTICS
 from analyzer.uncertainty.array_formulas import Floats
 from analyzer.uncertainty.bands import CONFIDENCE, FEWEST_KEYS, KINDS, Band, band
-from analyzer.uncertainty.comparing import AxisTest, Comparison, compare_all, compare_neighbours, tiers
+from analyzer.uncertainty.comparing import AxisTest, Border, Comparison, Told, compare_all, tell_apart
 from analyzer.uncertainty.sampling import RESAMPLES, Measured, Sample, Table
 
 # Of what was counted there is nothing to be unsure.
@@ -27,11 +27,13 @@ class GroupUncertainty:
     keys: int  # that have a value of their own
     low: float | None = None  # the 95 % interval
     high: float | None = None
-    note: str = ""  # why there is no interval: "1 key", "too few keys", "rests on few keys"
+    # Why there is no interval: "nothing changed", "1 key", "too few keys", "rests on few keys"
+    note: str = ""
     # Share of the joint resamples in which the group has its rank, among the groups that have an interval
     rank_probability: float | None = None
-    tier: int | None = None  # from 1; neighbours that cannot be told apart share one
+    tier: int | None = None  # from 1; groups of one tier cannot be told apart
     next: Comparison | None = None  # against the next group that has a tier
+    border: Border | None = None  # what tells it from the tier above; only of the first group of a tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Assessment:
     by: str
     rows: tuple[GroupUncertainty, ...]  # in the order of the ranking
     axis_test: AxisTest | None  # None: fewer than two groups can be tested
+    tests: int = 0  # how many pairs of groups were tested, over which every p is adjusted
     confidence: float = CONFIDENCE
     resamples: int = RESAMPLES
 
@@ -98,10 +101,11 @@ def _axis(samples: Mapping[str, Sample], by: str) -> AxisIntervals:
     sign = 1 if STATISTICS[by].ascending else -1
     order = sorted(samples, key=lambda path: (np.isnan(v := measured[path].value), sign * v, path))
     bands = {path: _band(samples[path], measured[path], by) for path in order}
-    _, found = _compared(order, [measured[path] for path in order], list(bands.values()), by)
+    tested, told = _told(order, [measured[path] for path in order], list(bands.values()), by)
+    tiers = {order[at]: tier for at, tier in zip(tested, told.tiers, strict=True)}
     return AxisIntervals(
         {path: b.interval for path, b in bands.items()},
-        {path: found[path][0] if path in found else None for path in order},
+        {path: tiers.get(path) for path in order},
         {path: b.note for path, b in bands.items() if b.note},
     )
 
@@ -112,55 +116,56 @@ def _assess(names: Sequence[str], samples: Sequence[Sample], by: str) -> Assessm
     measured = [sample.measure(by) for sample in samples]
     bands = [_band(sample, m, by) for sample, m in zip(samples, measured, strict=True)]
     probabilities = _rank_probabilities(bands, by)
-    axis_test, compared = _compared(names, measured, bands, by)
+    tested, told = _told(names, measured, bands, by)
     rows = []
-    for name, found, probability in zip(names, bands, probabilities, strict=True):
+    for found, probability in zip(bands, probabilities, strict=True):
         low, high = found.interval or (None, None)
-        row = GroupUncertainty(found.keys, low, high, found.note, probability)
-        if name in compared:
-            tier, after = compared[name]
-            row = replace(row, tier=tier, next=after)
-        rows.append(row)
-    return Assessment(by, tuple(rows), axis_test)
+        rows.append(GroupUncertainty(found.keys, low, high, found.note, probability))
+    after: list[Comparison | None] = [*told.neighbours, None]
+    for row, at in enumerate(tested):
+        rows[at] = replace(rows[at], tier=told.tiers[row], next=after[row], border=told.borders.get(row))
+    own = [_own(measured[at]) for at in tested]
+    return Assessment(by, tuple(rows), compare_all(own), told.tests)
 
 
 def _band(sample: Sample, measured: Measured, by: str) -> Band:
     if by not in KINDS:
         return Band(int(np.isfinite(measured.own).sum()), None)
-    return band(sample, measured, KINDS[by])
+    return band(sample, measured, KINDS[by], neutral=STATISTICS[by].neutral)
 
 
 def _rank_probabilities(bands: Sequence[Band], by: str) -> list[float | None]:
     """In which share of the joint resamples each group stands where it stands.
 
-    Groups are resampled independently, so the i-th resamples of all groups together are a joint one. Ties
-    go by the order of the ranking, as in the ranking itself.
+    Groups are resampled independently, so the i-th resamples of all groups together are a joint one. Groups
+    of one value have any of their ranks alike: k of them that tie for a rank hold it in 1/k of that resample.
     """
     sure = [at for at, found in enumerate(bands) if found.levels is not None]
     probabilities: list[float | None] = [None] * len(bands)
     if sure:
         levels: Floats = np.stack([found.levels for at in sure if (found := bands[at]).levels is not None])
         first_is_low = STATISTICS[by].ascending != KINDS[by].scale.falling
-        order = np.argsort(levels if first_is_low else -levels, axis=0, kind="stable")
-        held = (order == np.arange(len(sure))[:, None]).mean(axis=1)
-        for at, share in zip(sure, held, strict=True):
-            probabilities[at] = float(share)
+        placed = np.sort(levels if first_is_low else -levels, axis=0)
+        for row, at in enumerate(sure):
+            mine = levels[row] if first_is_low else -levels[row]
+            held = (placed[row] == mine) / (placed == mine).sum(axis=0)
+            probabilities[at] = float(held.mean())
     return probabilities
 
 
-def _compared(
+def _told(
     names: Sequence[str], measured: Sequence[Measured], bands: Sequence[Band], by: str
-) -> tuple[AxisTest | None, dict[str, tuple[int, Comparison | None]]]:
-    """The test of all groups that have keys enough; and for each of them its tier and its test."""
-    own = [m.own[np.isfinite(m.own)] for m in measured]
-    tested = [at for at, values in enumerate(own) if len(values) >= FEWEST_KEYS]
-    values = [own[at] for at in tested]
-    found = compare_neighbours(
+) -> tuple[list[int], Told]:
+    """Which groups have keys enough to be told apart, and which of them can be."""
+    tested = [at for at, m in enumerate(measured) if len(_own(m)) >= FEWEST_KEYS]
+    told = tell_apart(
         [names[at] for at in tested],
-        values,
+        [_own(measured[at]) for at in tested],
         [bands[at].interval for at in tested],
         rising=STATISTICS[by].ascending,
     )
-    after: list[Comparison | None] = [*found, None]
-    rows = {names[at]: (tier, c) for at, tier, c in zip(tested, tiers(found), after, strict=False)}
-    return compare_all(values), rows
+    return tested, told
+
+
+def _own(measured: Measured) -> Floats:
+    return measured.own[np.isfinite(measured.own)]

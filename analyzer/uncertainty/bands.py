@@ -101,16 +101,22 @@ class Band:
 
     keys: int  # that have a value of their own
     interval: tuple[float, float] | None  # None: undefined, or not to be had; then `note` may say why
-    note: str = ""  # "1 key", "too few keys", "rests on few keys"
+    note: str = ""  # "nothing changed", "1 key", "too few keys", "rests on few keys"
     levels: Floats | None = None  # of the interval's resamples: their place on the scale, spread as it is
 
 
-def band(sample: Sample, measured: Measured, kind: Kind) -> Band:
-    """The 95 % interval of a statistic, or why there is none."""
+def band(sample: Sample, measured: Measured, kind: Kind, *, neutral: float | None = None) -> Band:
+    """The 95 % interval of a statistic, or why there is none.
+
+    `neutral` is its value where nothing differs. A group that has it, because none of its keys changed, gets
+    no interval: that the keys of this model are alike does not say that others like them would be.
+    """
     defined = np.isfinite(measured.own)
     keys = int(defined.sum())
     if not np.isfinite(measured.value) or not keys:
         return Band(keys, None)
+    if measured.value == neutral and not sample.field("changed").any():
+        return Band(keys, None, "nothing changed")
     if keys < FEWEST_KEYS:
         return Band(keys, None, "1 key" if keys == 1 else "too few keys")
     drawn = measured.drawn[~np.isnan(measured.drawn)]

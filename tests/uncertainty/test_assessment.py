@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from samples import group, moved, random_key, scan_of
 
 from analyzer.errors import AnalyzerError
 from analyzer.ranking import rank_keys
-from analyzer.records import Scan
+from analyzer.records import Scan, Spectrum
 from analyzer.statistics import STATISTICS
 from analyzer.uncertainty import EXACT, KINDS, Assessment, GroupUncertainty, assess, intervals
 
@@ -143,7 +143,8 @@ def test_shares_are_of_the_whole_scan_whatever_is_selected() -> None:
     scan = four_groups()
     ranking = rank_keys(scan, by="energy_share", only="ff")
     (row,) = assess(ranking, scan, by="energy_share").rows
-    assert row == replace(assessed(scan, by="energy_share")["ff"], tier=1, next=None, rank_probability=1.0)
+    of_all = assessed(scan, by="energy_share")["ff"]
+    assert row == replace(of_all, tier=1, next=None, border=None, rank_probability=1.0)
 
 
 def test_nothing_to_assess() -> None:
@@ -220,3 +221,44 @@ def test_one_key_of_many_may_be_all() -> None:
     ]
     rows = assessed(scan_of([*keys, *group("ff", 9, 0.01)]))
     assert ("rests on few keys", None, 1) == (rows["big"].note, rows["big"].low, rows["big"].tier)
+
+
+def test_what_ties_shares_its_ranks() -> None:
+    """Groups of one value hold each of their ranks in an equal share of the resamples, and not by name."""
+    ranks = {"a": 4, "b": 4, "c": 4, "d": 9}
+    rows = []
+    for name, lora_rank in ranks.items():
+        spectrum = Spectrum(2.0, 2, 0.5, lora_rank)
+        rows += [replace(key, spectrum=spectrum) for key in group(name, 6, 0.1)]
+    found = assessed(scan_of(rows), by="lora_rank")
+    third = pytest.approx(1 / 3)
+    assert {"a": third, "b": third, "c": third, "d": 1.0} == {n: r.rank_probability for n, r in found.items()}
+
+
+def test_what_did_not_change_has_no_interval() -> None:
+    """Six keys that stayed say nothing of others: a note instead of 0 – 0, and no probability of a rank."""
+    still = [moved(f"still.{i}", 0.0, group="still", component="still") for i in range(6)]
+    scan = scan_of([*still, *group("ff", 20, 0.1)])
+    for by in ("relative_change", "cosine", "changed_fraction", "norm_ratio"):
+        row = assessed(scan, by=by)["still"]
+        assert ("nothing changed", None, None, None) == (row.note, row.low, row.high, row.rank_probability)
+    assert 2 == assessed(scan)["still"].tier
+    sizes = assessed(scan, by="norm_a")["still"]  # which says nothing of a change
+    assert ("", True) == (sizes.note, sizes.low is not None)
+
+
+def test_no_tier_goes_from_one_end_to_the_other() -> None:
+    """Many small steps: the intervals of every two groups of one tier have something in common."""
+    rows = [key for step in range(16) for key in group(f"g{step:02}", 12, 0.5 * 0.85**step, seed=step)]
+    found = list(assessed(scan_of(rows)).values())
+    assert 2 < max(row.tier or 0 for row in found) < 16
+    for this, other in combinations(found, 2):
+        assert this.low is not None
+        assert this.high is not None
+        assert other.low is not None
+        assert other.high is not None
+        if this.tier == other.tier:
+            assert this.low <= other.high
+            assert other.low <= this.high
+    begins = [i for i in range(1, 16) if found[i].tier != found[i - 1].tier]
+    assert begins == [i for i in range(16) if found[i].border is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,23 @@ from analyzer.measures import (
 )  # fmt: skip
 from analyzer.outliers import outliers
 from analyzer.ranking import counted, total
-from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
+from analyzer.records import Finding, KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
 from analyzer.verdicts import verdict
 
 FORMAT = "mergescope.scan"
 VERSION = 1
 
 
-def dumps(scan: Scan) -> bytes:
-    """The scan as one JSON document, floats at full fp64 precision, with a newline at its end."""
-    return orjson.dumps(as_document(scan), option=orjson.OPT_APPEND_NEWLINE)
+def dumps(scan: Scan, *, found: Sequence[Finding] | None = None) -> bytes:
+    """The scan as one JSON document, floats at full fp64 precision, with a newline at its end.
+
+    `found` are its findings, if they are known already.
+    """
+    return orjson.dumps(as_document(scan, found=found), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def as_document(scan: Scan) -> dict[str, Any]:
-    """The scan as plain dicts and lists, in the order in which they are written."""
+def as_document(scan: Scan, *, found: Sequence[Finding] | None = None) -> dict[str, Any]:
+    """The scan as plain dicts and lists, in the order in which they are written; see `dumps`."""
     whole = total(scan.keys)
     name, _ = kinship(scan)
     return {
@@ -54,7 +57,7 @@ def as_document(scan: Scan) -> dict[str, Any]:
         },
         "spectrum": scan.with_spectrum,
         "kinship": name,
-        "findings": [asdict(finding) for finding in findings(scan)],
+        "findings": [asdict(finding) for finding in (findings(scan) if found is None else found)],
         "outliers": [asdict(outlier) for outlier in outliers(scan)],
         "totals": {
             "statistics": evaluate(whole, total=whole, keys=counted(scan.keys)),

@@ -68,14 +68,13 @@ def scan(
 
     from analyzer import scanfile
     from analyzer.checkpoints import open_checkpoint
-    from analyzer.cli import summaries, terminal
+    from analyzer.cli import terminal
     from analyzer.cli.report import render_report
     from analyzer.devices import resolve_device
     from analyzer.evaluation import require_asked
     from analyzer.expressions import parse_expression
     from analyzer.findings import findings
-    from analyzer.kinship import kinship
-    from analyzer.ranking import keys_where, rank
+    from analyzer.ranking import keys_where
     from analyzer.scan import scan as run_scan
     from analyzer.statistics import STATISTICS
     from analyzer.tables import keys_csv
@@ -105,24 +104,31 @@ def scan(
                 notify=lambda text: None if quiet else terminal.remark(text),
             )
     failed = keys_where(result, condition) if condition else []
-    document = scanfile.dumps(result) if output or as_json else b""
+    found = findings(result)
+    document = scanfile.dumps(result, found=found) if output or as_json else b""
     contents = {output: document} if output else {}
     if report:
         contents[report] = render_report(result, plotlyjs="inline")
     if table:
         contents[table] = keys_csv(result).encode()
     write_files(contents, inputs=inputs)
-    found = findings(result)
     if not quiet:
         _warn(result, found, failed)
     with terminal.pipe_may_close():
         if as_json:
             click.echo(document, nl=False)
         elif not quiet:
-            unrelated = kinship(result)[0] == "unrelated"
-            summaries.print_scan(result, found, rank(result), unrelated=unrelated)
+            _print_summary(result, found)
             terminal.print_written(list(contents))
     return _FAILED if failed else 0
+
+
+def _print_summary(result: Scan, found: Sequence[Finding]) -> None:
+    from analyzer.cli import summaries
+    from analyzer.kinship import kinship
+    from analyzer.ranking import rank
+
+    summaries.print_scan(result, found, rank(result), unrelated=kinship(result)[0] == "unrelated")
 
 
 def _warn(result: Scan, found: Sequence[Finding], failed: Sequence[KeyScan]) -> None:

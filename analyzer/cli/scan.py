@@ -69,7 +69,6 @@ def scan(
     from analyzer import scanfile
     from analyzer.checkpoints import open_checkpoint
     from analyzer.cli import terminal
-    from analyzer.cli.report import render_report
     from analyzer.devices import resolve_device
     from analyzer.evaluation import require_asked
     from analyzer.expressions import parse_expression
@@ -77,7 +76,6 @@ def scan(
     from analyzer.ranking import keys_where
     from analyzer.scan import scan as run_scan
     from analyzer.statistics import STATISTICS
-    from analyzer.tables import keys_csv
     from analyzer.writer import check_files, write_files
 
     condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
@@ -107,10 +105,7 @@ def scan(
     found = findings(result)
     document = scanfile.dumps(result, found=found) if output or as_json else b""
     contents = {output: document} if output else {}
-    if report:
-        contents[report] = render_report(result, plotlyjs="inline")
-    if table:
-        contents[table] = keys_csv(result).encode()
+    contents |= _report_and_table(result, report, table)
     write_files(contents, inputs=inputs)
     if not quiet:
         _warn(result, found, failed)
@@ -121,6 +116,14 @@ def scan(
             _print_summary(result, found)
             terminal.print_written(list(contents))
     return _FAILED if failed else 0
+
+
+def _report_and_table(result: Scan, report: Path | None, table: Path | None) -> dict[Path, bytes]:
+    from analyzer.cli.report import render_report
+    from analyzer.tables import keys_csv
+
+    contents = {report: render_report(result, plotlyjs="inline")} if report else {}
+    return contents | ({table: keys_csv(result).encode()} if table else {})
 
 
 def _print_summary(result: Scan, found: Sequence[Finding]) -> None:

@@ -110,6 +110,7 @@ UNCERTAINTY: Mapping[str, str] = {
     "p": "of the Mann–Whitney test, two-sided",
     "p_adjusted": "by Benjamini and Hochberg, over all tests that were made",
     "effect": "rank-biserial correlation (Cliff's delta), −1 … 1",
+    "spread": "standard deviation of ln(relative_change) of its keys; above 0.5 the interval is too narrow",
 }
 
 
@@ -121,6 +122,7 @@ def _uncertainty(group: GroupUncertainty) -> dict[str, Any]:
         *(group.keys, group.low, group.high, group.note or None, group.rank_probability, group.tier),
         *(border.group if border else None, *((told.p_adjusted, told.effect) if told else (None, None))),
         *((test.other, test.keys[1], test.u, test.p, test.p_adjusted, test.effect) if test else (None,) * 6),
+        group.spread,
     )
     return dict(zip(UNCERTAINTY, values, strict=True))
 

@@ -23,7 +23,7 @@ from analyzer.checkpoints import Checkpoint, open_checkpoint
 from analyzer.errors import CheckpointError
 from analyzer.evaluation import evaluate
 from analyzer.kinship import kinship
-from analyzer.measures import Sums
+from analyzer.measures import SUM_FIELDS, Sums, add_sums
 from analyzer.measuring import Models, Piece, measure_pieces
 from analyzer.ranking import rank, total
 from analyzer.records import KeyScan, Labels, Scan, ShapeMismatch, TensorInfo
@@ -412,3 +412,30 @@ def test_pairs_are_measured_in_the_order_asked_for(pair: tuple[Path, Path]) -> N
         backward = [found.sums for found in measure_pieces(models, pieces[::-1])]
     assert len({sums.sum_dd for sums in forward}) > 5
     assert forward[::-1] == backward
+
+
+def test_scans_of_shards_add_to_the_scan_of_the_whole(write: Write) -> None:
+    """However keys are dealt to files, and a key to keys: one record, to 1e-12 of itself."""
+    rng = np.random.default_rng(21)
+    a = {f"layers.{i}.mlp.weight": rng.standard_normal((60, 50 + i)).astype(np.float16) for i in range(8)}
+    b = {key: (value + 0.1 * rng.standard_normal(value.shape)).astype(np.float16) for key, value in a.items()}
+    a["layers.3.mlp.weight"][5, 5] = np.nan
+    whole = total(scan_files(write("a.safetensors", a), write("b.safetensors", b)).keys)
+    shards = []
+    for i in range(3):
+        names = sorted(a)[i::3]
+        paths = (write(f"{n}{i}.safetensors", {k: x[k] for k in names}) for n, x in (("a", a), ("b", b)))
+        shards.append(total(scan_files(*paths).keys))
+    halves = [
+        {f"{key}.{part}": rows for key, value in x.items() for part, rows in enumerate(np.split(value, 2))}
+        for x in (a, b)
+    ]
+    split = total(scan_files(*(write(f"h{i}.safetensors", half) for i, half in enumerate(halves))).keys)
+    for other in (add_sums(shards), add_sums(shards[::-1]), split):
+        for name in SUM_FIELDS:
+            value = getattr(whole, name)
+            got = getattr(other, name)
+            assert got == (value if isinstance(value, int) else pytest.approx(value, rel=1e-12, abs=1e-10)), (
+                name
+            )
+        assert whole.histogram.counts == other.histogram.counts

@@ -25,6 +25,7 @@ from analyzer.uncertainty import (
     FEWEST_KEYS,
     KINDS,
     LEVEL,
+    WIDE,
     Assessment,
     AxisTest,
     Border,
@@ -158,6 +159,12 @@ def _sentences(assessment: Assessment, groups: Sequence[GroupUncertainty]) -> li
             "or where keys can be told from those of its first or last group (Mann–Whitney, "
             f"p < {LEVEL} after Benjamini–Hochberg over {assessment.tests:,} "
             f"test{'s' if assessment.tests > 1 else ''}; effect: −1 … 1, 0 = alike)"
+        )
+    wide = sum(group.low is not None and (group.spread or 0.0) > WIDE for group in groups)
+    if wide and STATISTICS[by].neutral is not None:
+        sentences.append(
+            f"in {wide} of these groups the changes of the keys spread by more than a factor of e^{WIDE:g}: "
+            "there an interval holds the truth in about 87 % of cases, not in 95 %"
         )
     notes = {group.note for group in groups}
     if "nothing changed" in notes and by in KINDS:

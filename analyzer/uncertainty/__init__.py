@@ -30,6 +30,7 @@ keys spread by more than e^0.5 an interval of 95 % holds the truth in about 87 %
 
 from analyzer.uncertainty.assessment import (
     EXACT,
+    WIDE,
     Assessment,
     AxisIntervals,
     GroupUncertainty,
@@ -44,6 +45,7 @@ __all__ = [
     "FEWEST_KEYS",
     "KINDS",
     "LEVEL",
+    "WIDE",
     "Assessment",
     "AxisIntervals",
     "AxisTest",

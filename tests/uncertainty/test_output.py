@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from samples import group, moved, scan_of
 
@@ -302,3 +303,21 @@ def test_a_misspelt_statistic_is_told_the_nearest(run: Run, scan_file: Path) -> 
         "unknown statistic 'relative_chang': nearest are relative_change" in wrong.err,
     )
     assert "choose one of numel, " in run("rank", scan_file, "--by", "zzz").err
+
+
+@pytest.mark.parametrize(("spread", "told"), [(0.3, False), (0.9, True)])
+def test_groups_whose_keys_spread_widely_are_told(
+    spread: float, told: bool, run: Run, tmp_path: Path
+) -> None:
+    """There an interval is too narrow: said below the table, and as a number in the JSON."""
+    logs = spread * np.random.default_rng(1).standard_normal(40)
+    rows = [
+        moved(f"k{i}", 0.01 * float(np.exp(x)), group="t/attn2", component="t/attn2")
+        for i, x in enumerate(logs)
+    ]
+    path = tmp_path / "scan.json"
+    path.write_bytes(scanfile.dumps(scan_of(rows)))
+    text = " ".join(run("rank", path, "--uncertainty").out.split())
+    assert told == ("in 1 of these groups the changes of the keys spread by more than a factor" in text)
+    (row,) = json.loads(run("rank", path, "--uncertainty", "--format", "json").out)["rows"]
+    assert row["uncertainty"]["spread"] == pytest.approx(logs.std(ddof=1), rel=1e-2)

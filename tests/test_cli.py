@@ -395,10 +395,11 @@ def test_an_interrupted_merge_leaves_nothing(
     folder = tmp_path / "out"
     folder.mkdir()
     code = f"""
-import os, sys
+import os, signal, sys
 import analyzer.cli
 from analyzer import streaming
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 original = streaming.wait
 
 def wait(*arguments, **options):

@@ -21,7 +21,7 @@ import jinja2
 from analyzer.records import Finding, Scan
 from analyzer.statistics import STATISTICS, Statistic
 from reports.embedded import Intervals, embed
-from reports.tables import KINSHIPS, VERDICT_MEANINGS, head
+from reports.tables import KINSHIPS, VERDICT_MEANINGS, head, is_rounded
 
 # In the order in which they depend on one another: each file defines one constant of the page's scope.
 SCRIPTS = (
@@ -68,7 +68,7 @@ def render(
     statistics = measured(scan)
     data = embed(
         scan,
-        kinship=kinship,
+        kinship="unrelated" if kinship == "opposed" else kinship,  # as scan files call it
         findings=findings,
         statistics=statistics,
         intervals=intervals or {},
@@ -82,7 +82,7 @@ def render(
     html = environment.from_string(_source("page.html")).render(
         scan=scan,
         head=head(scan, kinship=kinship),
-        kinship=KINSHIPS[kinship],
+        kinship=KINSHIPS["rounded" if is_rounded(scan) else kinship],
         findings=findings,
         verdicts=VERDICT_MEANINGS,
         option=_option,

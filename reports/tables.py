@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analyzer.formulas import cosine
-from analyzer.measures import Sums, add_sums
+from analyzer.measures import Sums
 from analyzer.records import ModelId, Scan
 from analyzer.verdicts import VERDICTS, Verdict, verdict, worst
 
@@ -83,8 +82,6 @@ class Head:
     identical: bool
 
 
-_OPPOSED = -0.1  # the cosine of the whole from which on B is rather −A than a stranger
-
 # What the kinship of two models means to somebody who wants to merge them.
 KINSHIPS = {
     "same": Kinship("identical", "nothing changed between them"),
@@ -93,6 +90,8 @@ KINSHIPS = {
     ),
     "distant": Kinship("distant", "they share an origin, but training took them far apart: merge with care"),
     "unrelated": Kinship("trained apart", "their weights do not point the same way: merging is pointless"),
+    "opposed": Kinship("opposed", "B points against A: in a weighted sum they cancel each other"),
+    "rounded": Kinship("same weights", "only rounding lies between them"),
     "undefined": Kinship("undefined", "no weights could be compared, or none that changed has a direction"),
 }
 
@@ -128,7 +127,7 @@ def _banner(
 ) -> Banner | None:
     """The one thing to know before anything else, if there is such a thing."""
     paired = _count(len(scan.keys), "key pairs", "keys pair")
-    if kinship == "unrelated" and (cosine(add_sums(counted)) or 0.0) <= _OPPOSED:
+    if kinship == "opposed":
         text = (
             "B's weights point against A's, as if one were the other times −1: in a weighted sum of the two "
             "they cancel each other."
@@ -142,7 +141,7 @@ def _banner(
         return Banner(f"{_who_changed(counted)} trained apart.", text, is_warning=True)
     if is_identical(scan):
         return Banner("Nothing differs.", f"{paired}, and every one holds the same values in both models.")
-    if worst(verdicts) in ("cast", "rounding"):
+    if is_rounded(scan):
         return Banner("Only rounding differs.", f"{paired}: {_rounding(verdicts)}.")
     return None
 
@@ -182,6 +181,11 @@ def is_identical(scan: Scan) -> bool:
     """Whether there are paired elements, every one was compared, and none differs."""
     every = [key.sums for key in scan.keys]
     return any(sums.n for sums in every) and all(sums.changed == 0 and sums.n == sums.numel for sums in every)
+
+
+def is_rounded(scan: Scan) -> bool:
+    """Whether something differs, and nothing by more than a cast or rounding explains."""
+    return not is_identical(scan) and worst(verdict(key.sums) for key in scan.keys) in ("cast", "rounding")
 
 
 def _card(letter: str, model: ModelId) -> ModelCard:

@@ -160,10 +160,19 @@ def test_only_unrelated_models_get_the_banner(kinship: str) -> None:
 
 @pytest.mark.parametrize(("cosine", "words"), [(-0.11, "Opposed."), (-0.09, "were trained apart.")])
 def test_a_model_that_points_against_the_other_is_called_opposed(cosine: float, words: str) -> None:
-    """The threshold from both sides: a stranger's cosine is about 0."""
-    sums = Sums(numel=4, n=4, numeric=4, changed=4, sum_aa=1.0, sum_bb=1.0, sum_dd=2 - 2 * cosine)
-    html = page_of(scan_of(key_scan(sums=sums)), kinship="unrelated", plotlyjs="cdn")
+    """The threshold from both sides, as for the findings: a stranger's cosine is about 0."""
+    sums = Sums(numel=4000, n=4000, numeric=4000, changed=4000, sum_aa=1.0, sum_bb=1.0, sum_dd=2 - 2 * cosine)
+    html = render_report(scan_of(key_scan(sums=sums)), plotlyjs="cdn").decode()
     assert words in visible_text(html)
+    assert "unrelated" == embedded(html)["kinship"]
+
+
+def test_what_only_rounding_tells_apart_is_no_fine_tune() -> None:
+    """The kinship's figure does not contradict the banner above it."""
+    sums = Sums(numel=4, n=4, numeric=4, changed=4, cast_only=4, sum_aa=1.0, sum_bb=1.0, sum_dd=1e-9)
+    text = visible_text(page_of(scan_of(key_scan(sums=sums)), kinship="fine-tune", plotlyjs="cdn"))
+    assert "Only rounding differs." in text
+    assert "same weights" in text
 
 
 def test_an_identical_pair_has_no_figures() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,10 +51,13 @@ def report(scan_file: Path, output: Path, plotlyjs: PlotlyJs, quiet: bool) -> No
 def render_report(scan: Scan, *, plotlyjs: PlotlyJs) -> bytes:
     """The page of a scan, as bytes to write."""
     from analyzer.findings import findings
-    from analyzer.kinship import kinship
+    from analyzer.kinship import kinship, relation
+    from analyzer.ranking import counted
     from reports.page import render
 
     name, _ = kinship(scan)
+    if name == "unrelated" and relation(counted(scan.keys)).opposed:
+        name = "opposed"
     page = render(
         scan,
         kinship=name or "undefined",
@@ -77,24 +79,17 @@ def _intervals(scan: Scan) -> Intervals:
 
     found = uncertainty.intervals(scan, _PAGE_AXES, [s for s in measured(scan) if s not in uncertainty.EXACT])
     by_axis: dict[str, dict[str, dict[str, Interval]]] = {name: {} for name in _PAGE_AXES.values()}
-    keys = {
-        name: Counter(getattr(row.labels, name) for row in scan.keys if row.labels.counted)
-        for name in _PAGE_AXES.values()
-    }
     for (axis, statistic), its in found.items():
-        name = _PAGE_AXES[axis]
-        by_axis[name][statistic] = {
-            group: _interval(its, group, count) for group, count in keys[name].items()
-        }
+        by_axis[_PAGE_AXES[axis]][statistic] = {group: _interval(its, group) for group in its.intervals}
     return by_axis
 
 
-def _interval(its: AxisIntervals, group: str, keys: int) -> Interval:
+def _interval(its: AxisIntervals, group: str) -> Interval:
     low, high = its.intervals[group] or (None, None)
     return {
         "low": low,
         "high": high,
         "tier": its.tiers[group],
-        "keys": keys,
-        "note": its.notes.get(group, ""),
+        "keys": its.sizes[group],
+        "note": its.notes.get(group, "" if its.sizes[group] else "no key has a value"),
     }

@@ -100,7 +100,12 @@ def _change_finding(
     names = wording.names([group.name for group in named])
     length = wording.change(changes[0]) if len(named) == 1 else f"{_span(changes)} of their length"
     others = median(_change(group) for group in large if group not in named)
-    text = f"{names} moved {how}, by {length} (the median of the others: {wording.amount(others)}){more}"
+    beyond = max if how == "most" else min
+    outdone = beyond(survey.related, key=_change) not in named  # by a small one, which is not named
+    among = f" of the {len(large):,} large categories" if outdone else ""
+    text = (
+        f"{names} moved {how}{among}, by {length} (the median of the others: {wording.amount(others)}){more}"
+    )
     selector = survey.selecting.groups("component", [group.path for group in named])
     return Finding(text, "relative_change", _change(named[0]), selector)
 

@@ -63,6 +63,7 @@ class AxisIntervals:
     intervals: Mapping[str, tuple[float, float] | None]
     tiers: Mapping[str, int | None]
     notes: Mapping[str, str]  # why there is no interval; only of the groups that have none
+    sizes: Mapping[str, int]  # how many keys have a value of their own: the sample
 
 
 def assess(ranking: Sequence[RankedKeys], scan: Scan, *, by: str) -> Assessment:
@@ -104,7 +105,7 @@ def intervals(
 def _axis(samples: Mapping[str, Sample], by: str) -> AxisIntervals:
     if by in EXACT:
         nothing = dict.fromkeys(samples)
-        return AxisIntervals(nothing, nothing, {})
+        return AxisIntervals(nothing, nothing, {}, dict.fromkeys(samples, 0))
     measured = {path: sample.measure(by) for path, sample in samples.items()}
     sign = 1 if STATISTICS[by].ascending else -1
     order = sorted(samples, key=lambda path: (np.isnan(v := measured[path].value), sign * v, path))
@@ -115,6 +116,7 @@ def _axis(samples: Mapping[str, Sample], by: str) -> AxisIntervals:
         {path: b.interval for path, b in bands.items()},
         {path: tiers.get(path) for path in order},
         {path: b.note for path, b in bands.items() if b.note},
+        {path: b.keys for path, b in bands.items()},
     )
 
 

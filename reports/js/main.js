@@ -117,7 +117,10 @@ const Page = (() => {
     const input = Dom.one('#selector');
     input.addEventListener('input', () => later(() => type(input.value)));
     for (const button of Dom.all('[data-selector]')) {
-      button.addEventListener('click', () => choose(button.dataset.selector));
+      button.addEventListener('click', () => {
+        Dom.one('[name="verdict"]').value = ''; // it would hide what the button promises
+        choose(button.dataset.selector);
+      });
     }
     window.addEventListener('resize', () => later(drawAll));
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAll);

@@ -36,7 +36,7 @@ const Ranking = (() => {
       ],
       layout: layout(bars, entry, scale, runs, { theme, width }),
       label: `${entry.title} of ${Format.plural(ranked.length, 'group')}, first ${ranked[0].title}`,
-      note: intervals.size ? notes(ranked, runs, isWhole) : '',
+      note: intervals.size ? notes(ranked, runs, isWhole, view.data) : '',
       groups: bars.map((bar) => ({ ...bar, value: inWords(bar, entry), choose: () => choose(bar) })),
       more: ranked.length > SHOWN ? ranked.length : 0,
       canLog,
@@ -58,14 +58,14 @@ const Ranking = (() => {
   }
 
   /**
-   * First and last of the groups of one tier, where a tier has two or more: they cannot be told apart.
-   * Groups without a tier, of which too little is known, may lie between them.
+   * First and last of the groups of one tier, where a tier has two or more: no two of their intervals are
+   * disjoint. Groups without a tier, of which too little is known, may lie between them.
    */
   function runsOf(bars) {
     const runs = new Map();
     bars.forEach(({ sure }, place) => {
       const tier = sure?.tier ?? null;
-      if (tier !== null) runs.set(tier, { start: runs.get(tier)?.start ?? place, end: place });
+      if (tier !== null && sure.note !== 'nothing changed') runs.set(tier, { start: runs.get(tier)?.start ?? place, end: place });
     });
     return [...runs.values()].filter(({ start, end }) => start < end);
   }
@@ -89,7 +89,7 @@ const Ranking = (() => {
 
   /** The interval in words, or why there is none. */
   function range({ low, high, keys, note }, entry) {
-    if (low === null || high === null) return `no 95 % interval from ${Format.plural(keys, 'key')}${note && `: ${note}`}`;
+    if (low === null || high === null) return `no 95 % interval${note && `: ${note}`}`;
     return `95 %: ${Format.statistic(low, entry)} – ${Format.statistic(high, entry)}, from ${Format.plural(keys, 'key')}`;
   }
 
@@ -108,12 +108,15 @@ const Ranking = (() => {
   }
 
   /** What error bars and brackets mean, and which groups have none. */
-  function notes(ranked, runs, isWhole) {
+  function notes(ranked, runs, isWhole, data) {
     if (!isWhole) return 'Error bars are of the whole scan: clear the selection to see them.';
+    const changed = data.verdicts.indexOf('changed');
+    const isNoise = !ranked.some(({ rows }) => rows.some((row) => data.verdict(row) === changed));
     return [
+      isNoise && 'Only rounding differs in all of these groups: their order means little.',
       ranked.some(hasInterval) && 'Error bars are 95 % intervals, with the keys of a group as its sample.',
       missing(ranked),
-      runs.length && 'A bracket joins groups that cannot be told apart.',
+      runs.length && 'A bracket joins groups of one tier: no two of their intervals lie apart.',
     ].filter(Boolean).join(' ');
   }
 

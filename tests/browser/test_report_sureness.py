@@ -54,14 +54,16 @@ def test_groups_of_one_tier_are_in_one_bracket(sure: Any) -> None:
     [bracket] = sure.figure("ranking")["layout"]["shapes"]
     assert ",-0.32L" in bracket["path"]
     assert ",2.32L" in bracket["path"]
-    assert "A bracket joins groups that cannot be told apart." in sure.text("[data-section=ranking] .note")
+    assert "A bracket joins groups of one tier: no two of their intervals lie apart." in sure.text(
+        "[data-section=ranking] .note"
+    )
 
 
 def test_a_group_of_few_keys_says_so(sure: Any) -> None:
     """In the note, and in the text for those who cannot see the figure."""
     assert "No error bar: 1 group (too few keys)." in sure.text("[data-section=ranking] .note")
     texts = sure.run("return [...document.querySelectorAll('.groups li')].map((item) => item.textContent)")
-    assert texts[1].endswith("(no 95 % interval from 2 keys: too few keys)")
+    assert texts[1].endswith("(no 95 % interval: too few keys)")
     assert "(95 %: 0.200 – 0.500, from 32 keys; tier 1)" in texts[0]
     assert not texts[-1].endswith(")")
 

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.encodings import AbstractEncodedSource
 from analyzer.kernels.backends import cache_errors, has_numba
-from analyzer.kernels.formats import FLOATS, TIE, value_tables, values_of
+from analyzer.kernels.formats import EXPONENT, FLOATS, ROUND_TO_ULP, TIE, value_tables, values_of
 from analyzer.records import TensorInfo
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float64]
 Coded: TypeAlias = tuple[Checkpoint, TensorInfo, int, Bytes]  # the place of the first element, and the values
 
-_EXPONENT = np.int64(0x7FF0000000000000)
-_ROUND_TO_ULP = 1.5 * 2.0**52
 _TABLES = value_tables()
 _NO_BYTES = np.empty(0, np.uint8)
 
@@ -117,7 +115,7 @@ def _spacing(values: Array, storage: _Storage) -> Array:
     """The spacing at these values."""
     f = FLOATS[storage.dtype]
     codes = values / storage.factors
-    power = (codes.view(np.int64) & _EXPONENT).view(np.float64)  # 2^⌊log2|x|⌋
+    power = (codes.view(np.int64) & EXPONENT).view(np.float64)  # 2^⌊log2|x|⌋
     spacing: Array = np.maximum(power * f.scale, f.smallest_spacing) * storage.factors
     return spacing
 
@@ -126,7 +124,7 @@ def _is_cast(values: Array, stored: Array, storage: _Storage) -> NDArray[np.bool
     """Where a cast of `values` leaves what is `stored`, as it is read back."""
     codes = values / storage.factors
     spacing = _spacing(values, storage)
-    shift = spacing / storage.factors * _ROUND_TO_ULP
+    shift = spacing / storage.factors * ROUND_TO_ULP
     nearest = (codes + shift) - shift
     products = nearest * storage.factors
     if storage.read_as == "F32":

@@ -8,13 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits, widen
-from analyzer.kernels.formats import TIE
+from analyzer.kernels.formats import EXPONENT, ROUND_TO_ULP, TIE
 
 # The places of what a storage is in the array that tells it.
 SCALE, FLOOR, CODED, READ_AS_F32, STORAGE_WIDTH = range(5)
-
-_EXPONENT = np.int64(0x7FF0000000000000)
-_ROUND_TO_ULP = 1.5 * 2.0**52
 
 
 @compile_loop()
@@ -79,7 +76,7 @@ def _spacing(value: Any, factor: Any, storage: Any) -> Any:
 
 @compile_loop()
 def _in_code(code: Any, storage: Any) -> Any:
-    power = f64_of_bits(bits_of_f64(code) & _EXPONENT)  # 2^⌊log2|x|⌋
+    power = f64_of_bits(bits_of_f64(code) & EXPONENT)  # 2^⌊log2|x|⌋
     return max(power * storage[SCALE], storage[FLOOR])
 
 
@@ -90,7 +87,7 @@ def _is_cast(value: Any, stored: Any, factor: Any, storage: Any) -> Any:
         return False
     code = value / factor
     spacing = _in_code(code, storage)
-    nearest = (code + spacing * _ROUND_TO_ULP) - spacing * _ROUND_TO_ULP
+    nearest = (code + spacing * ROUND_TO_ULP) - spacing * ROUND_TO_ULP
     product = nearest * factor
     if storage[READ_AS_F32] > 0.0:
         product = np.float64(np.float32(product))

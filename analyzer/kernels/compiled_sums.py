@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits, widen
+from analyzer.kernels.formats import EXPONENT, ROUND_TO_ULP
 from analyzer.measures import BINS, LOWEST_EXPONENT
 
 # The places of the sums in the array that `measure` fills.
@@ -59,10 +60,8 @@ LANES = 4
 LANE_WIDTH = 2 * (BINS + 1)
 
 _REASSOCIATE = {"reassoc", "nsz", "contract"}
-_EXPONENT = np.int64(0x7FF0000000000000)
 _BIN_SHIFT = np.int64(51)  # leaves the exponent and one bit of the significand: two bins to an octave
 _FIRST_BIN = np.int64((1023 + LOWEST_EXPONENT) << 1)  # the code of the lowest edge, so shifted
-_ROUND_TO_ULP = 1.5 * 2.0**52  # adding and subtracting that many ulp leaves a multiple of one
 
 
 @compile_loop()
@@ -224,7 +223,7 @@ def _accumulate(a: Any, b: Any, n: Any, scale: Any, floor: Any, out: Any) -> Any
         largest = max(largest, bits_of_f64(size))
         changed += 1.0 if x != y else 0.0
         flips += 1.0 if (x < 0.0) & (y > 0.0) | (x > 0.0) & (y < 0.0) else 0.0
-        power = f64_of_bits(bits_of_f64(x) & np.int64(0x7FF0000000000000))  # 2^⌊log2|x|⌋
+        power = f64_of_bits(bits_of_f64(x) & EXPONENT)  # 2^⌊log2|x|⌋
         ulp = max(power * scale, floor) if x != 0.0 else 0.0
         sum_ulp += ulp * ulp
     _join_spread(out, M2_A, SUM_A, spread_a, sum_a, shift_a, n)
@@ -305,8 +304,8 @@ def _rounds_to(x: Any, y: Any, scale: Any, floor: Any) -> Any:
 @compile_loop()
 def _rounded(x: Any, scale: Any, floor: Any) -> Any:
     """The nearest multiple of x's spacing in a format, ties to even; its range has no end here."""
-    power = f64_of_bits(bits_of_f64(x) & _EXPONENT)
-    shift = max(power * scale, floor) * _ROUND_TO_ULP
+    power = f64_of_bits(bits_of_f64(x) & EXPONENT)
+    shift = max(power * scale, floor) * ROUND_TO_ULP
     return (x + shift) - shift
 
 

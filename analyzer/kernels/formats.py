@@ -33,6 +33,9 @@ class FloatFormat:
         return 2.0 ** (1 - self.precision)
 
 
+EXPONENT = np.int64(0x7FF0000000000000)  # the bits of an fp64 number that hold its exponent: 2^⌊log2|x|⌋
+ROUND_TO_ULP = 1.5 * 2.0**52  # adding and subtracting that many spacings leaves a multiple of one
+
 # Of codes with scales: how far from the middle between two codes, as a share of half their distance, the
 # quotient of who quantised in bf16 may have put a value.
 TIE = 2.0**-7

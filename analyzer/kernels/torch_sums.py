@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from analyzer.kernels.formats import ROUND_TO_ULP
 from analyzer.kernels.on_torch import EXPONENT_BITS, widen
 from analyzer.measures import BINS, LOWEST_EXPONENT
 
@@ -20,7 +21,6 @@ Array = NDArray[np.float64]
 
 _BIN_SHIFT = 51  # leaves the exponent and one bit of the significand: two bins to an octave
 _FIRST_BIN = (1023 + LOWEST_EXPONENT) << 1
-_ROUND_TO_ULP = 1.5 * 2.0**52
 
 
 class Usable:
@@ -126,7 +126,7 @@ def _cast(a: torch.Tensor, b: torch.Tensor, spacing: Sequence[float]) -> torch.T
 
 def _rounded(values: torch.Tensor, scale: float, floor: float) -> torch.Tensor:
     """The nearest multiple of each value's spacing, ties to even."""
-    shift = _spacing(values, scale, floor) * _ROUND_TO_ULP
+    shift = _spacing(values, scale, floor) * ROUND_TO_ULP
     return (values + shift) - shift
 
 

@@ -13,11 +13,13 @@ from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import PairingError
 from analyzer.evaluation import evaluate
 from analyzer.measures import TaskSums, add_sums
-from analyzer.records import Scan
+from analyzer.records import Pair, Run, Scan, TensorInfo
 from analyzer.scan import scan
 from analyzer.scanfile import load
 from analyzer.statistics import STATISTICS
+from analyzer.triples import pieces_of
 from analyzer.verdicts import verdict
+from analyzer.views import rows_of
 
 Arrays = dict[str, np.ndarray]
 Write = Callable[..., Path]
@@ -309,3 +311,15 @@ def test_the_base_is_an_input_that_no_output_may_replace(
     before = c.read_bytes()
     assert 1 == run("scan", a, b, "--base", c, "-o", c).code
     assert before == c.read_bytes()
+
+
+def test_pieces_lie_at_the_same_elements_on_all_sides() -> None:
+    """Rows 2 … 5 of a tensor whose base is one, and one cut after row 3: every piece names its place."""
+    a, b, c = (TensorInfo(name, "F32", (6, 4), 0, 96) for name in "abc")
+    run = Run(rows_of(a, 2, 6), rows_of(b, 2, 6), start=8)
+    (whole,) = pieces_of(run, Pair(a, c))
+    assert (16, 0, 0, 8) == (whole.count, whole.at_a, whole.at_b, whole.at_c)
+    parts = tuple(Run(rows_of(a, *cut), rows_of(c, *cut), start=4 * cut[0]) for cut in ((0, 3), (3, 6)))
+    first, second = pieces_of(run, Pair(a, c, runs=parts))
+    assert (4, 0, 0, 8) == (first.count, first.at_a, first.at_b, first.at_c)
+    assert (12, 4, 4, 0) == (second.count, second.at_a, second.at_b, second.at_c)

@@ -10,6 +10,7 @@ import pytest
 
 from analyzer.measures import Sums
 from analyzer.records import Finding
+from analyzer.verdicts import verdict as verdict_on
 from reports.embedded import Interval, Intervals
 
 pytestmark = pytest.mark.browser
@@ -118,6 +119,32 @@ def test_a_click_on_a_verdict_lists_its_keys(page: Any, synthetic: Any) -> None:
         assert f"{count} {verdict}" in page.text(f"[data-verdict={verdict}]")
         cells = "[...document.querySelectorAll('tbody td[data-column=verdict]')]"
         assert {verdict} == set(page.run(f"return {cells}.map((cell) => cell.textContent)"))
+
+
+def test_a_finding_shows_its_keys_whatever_verdict_is_filtered(page: Any, synthetic: Any) -> None:
+    """Its button promises so many keys; a filter that was set before must not hide them."""
+    verdicts = {verdict_on(key.sums) for key in synthetic.scan.keys}
+    chosen = "return document.querySelector('[name=verdict]').value"
+    for name in verdicts:
+        page.run("document.querySelector(`[data-verdict=${arguments[0]}]`).click()", name)
+        assert name == page.run(chosen)
+        page.run("document.querySelector('[data-section=findings] [data-selector]').click()")
+        assert "" == page.run(chosen)
+
+
+@pytest.mark.parametrize("casts", [True, False])
+def test_a_ranking_of_rounding_alone_says_so(casts: bool, open_page: OpenPage, synthetic: Any) -> None:
+    """Its order means little; where something changed, it does not say that."""
+    keys = tuple(
+        replace(key, sums=replace(key.sums, cast_only=key.sums.changed, nonfinite_differs=0))
+        if casts
+        else key
+        for key in synthetic.scan.keys
+    )
+    page = open_page(replace(synthetic.scan, keys=keys), intervals=INTERVALS)
+    assert casts == (
+        "Only rounding differs in all of these groups" in page.text("[data-section=ranking] .note")
+    )
 
 
 def test_verdicts_sort_by_what_they_mean(page: Any) -> None:

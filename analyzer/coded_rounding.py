@@ -15,7 +15,9 @@ from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.encodings import AbstractEncodedSource
 from analyzer.kernels.backends import cache_errors, has_numba
 from analyzer.kernels.formats import EXPONENT, FLOATS, ROUND_TO_ULP, TIE, value_tables, values_of
+from analyzer.measures import LOWEST_STEP, STEP_BINS, Histogram
 from analyzer.records import TensorInfo
+from analyzer.sums import trimmed
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -48,6 +50,22 @@ def coded_rounding(
     return by(raw, [storage if storage.precision == coarsest else None for storage in known])
 
 
+def coded_steps(
+    a: Coded, b: Coded, base: tuple[Bytes, str] | None, *, compiled: bool | None = None
+) -> Histogram:
+    """Count and Σd² by |d| / ulp(a), ulp = spacing of A's codes at a, over the same positions.
+
+    Empty where the spacing is not known. Where a factor is zero, A can hold no other number than zero: its
+    steps count as the smallest.
+    """
+    storage = _Storage.of(a)
+    if storage is None:
+        return Histogram()
+    by = _compiled_steps if (has_numba() if compiled is None else compiled) else _steps_in_numpy
+    raw = [(a[3], a[1].dtype), (b[3], b[1].dtype), base or (_NO_BYTES, "F32")]
+    return trimmed(by(raw, storage))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Storage:
     """Which numbers a storage can hold: those of a float format, times a factor for each element."""
@@ -78,28 +96,49 @@ def _compiled(raw: list[tuple[Bytes, str]], coarse: list[_Storage | None]) -> tu
     """By the compiled loop, in blocks that stay in the first-level cache."""
     from analyzer.kernels import compiled_coded
 
-    sides = [(data, FLOATS[dtype].code, _TABLES[dtype]) for data, dtype in raw]
-    count = len(raw[0][0]) * 8 // FLOATS[raw[0][1]].bits
-    storages = []
-    for storage in coarse:
-        numbers = np.zeros(compiled_coded.STORAGE_WIDTH)
-        if storage is not None:
-            f = FLOATS[storage.dtype]
-            numbers[:] = f.scale, f.smallest_spacing, storage.coded, storage.read_as == "F32"
-        storages.append((numbers, np.ones(1) if storage is None else storage.factors))
+    a, b, c = _sides(raw)
     out = np.zeros(2)
     with cache_errors():
-        compiled_coded.coded_rounding(*sides[0], *sides[1], *sides[2], count, *storages[0], *storages[1], out)
+        compiled_coded.coded_rounding(
+            *a, *b, *c, _count(raw), *_numbers(coarse[0]), *_numbers(coarse[1]), out
+        )
     return float(out[0]), int(out[1])
+
+
+def _compiled_steps(raw: list[tuple[Bytes, str]], storage: _Storage) -> Array:
+    """(count, Σd²) of every bin, by the compiled loop."""
+    from analyzer.kernels import compiled_coded
+
+    a, b, c = _sides(raw)
+    steps = np.zeros((STEP_BINS, 2))
+    with cache_errors():
+        compiled_coded.coded_steps(*a, *b, *c, _count(raw), *_numbers(storage), steps)
+    return steps
+
+
+def _sides(raw: list[tuple[Bytes, str]]) -> list[tuple[Bytes, int, Array]]:
+    return [(data, FLOATS[dtype].code, _TABLES[dtype]) for data, dtype in raw]
+
+
+def _count(raw: list[tuple[Bytes, str]]) -> int:
+    return len(raw[0][0]) * 8 // FLOATS[raw[0][1]].bits
+
+
+def _numbers(storage: _Storage | None) -> tuple[Array, Array]:
+    """What a storage is as the compiled loops take it; a scale of 0 stands for none."""
+    from analyzer.kernels import compiled_coded
+
+    numbers = np.zeros(compiled_coded.STORAGE_WIDTH)
+    if storage is None:
+        return numbers, np.ones(1)
+    f = FLOATS[storage.dtype]
+    numbers[:] = f.scale, f.smallest_spacing, storage.coded, storage.read_as == "F32"
+    return numbers, storage.factors
 
 
 def _in_numpy(raw: list[tuple[Bytes, str]], coarse: list[_Storage | None]) -> tuple[float, int]:
     """The same, slowly, where nothing can be compiled."""
-    x, y = (_widened(*side) for side in raw[:2])
-    kept = np.isfinite(x) & np.isfinite(y)
-    if len(raw[2][0]):
-        kept &= np.isfinite(_widened(*raw[2]))
-    x, y = np.where(kept, x, 0.0), np.where(kept, y, 0.0)
+    x, y = _usable(raw)
     ulp, equal = np.zeros(len(x)), np.zeros(len(x), np.bool_)
     with np.errstate(all="ignore"):  # a factor of zero has no quotient, and gives no equal value
         for storage, values, stored in zip(coarse, (y, x), (x, y), strict=True):
@@ -109,6 +148,28 @@ def _in_numpy(raw: list[tuple[Bytes, str]], coarse: list[_Storage | None]) -> tu
                 equal |= usable & _is_cast(values, stored, storage)
     ulp[x == 0] = 0.0
     return float(ulp @ ulp), int(np.count_nonzero(equal & (x != y)))
+
+
+def _steps_in_numpy(raw: list[tuple[Bytes, str]], storage: _Storage) -> Array:
+    """(count, Σd²) of every bin, slowly."""
+    x, y = _usable(raw)
+    d = np.abs(y - x)
+    with np.errstate(all="ignore"):
+        ulp = np.where((storage.factors > 0) & np.isfinite(storage.factors), _spacing(x, storage), 0.0)
+        ratio = np.where(ulp > 0, d / ulp, 0.0)
+    places = (ratio.view(np.int64) >> 51) - ((1023 + LOWEST_STEP) << 1)
+    places, d = np.clip(places, 0, STEP_BINS - 1)[d > 0], d[d > 0]
+    columns = [np.bincount(places, weights, STEP_BINS) for weights in (np.ones(len(d)), d * d)]
+    return np.stack(columns, axis=1)
+
+
+def _usable(raw: list[tuple[Bytes, str]]) -> tuple[Array, Array]:
+    """The values of both sides, with zeros where some side is not finite."""
+    x, y = (_widened(*side) for side in raw[:2])
+    kept = np.isfinite(x) & np.isfinite(y)
+    if len(raw[2][0]):
+        kept &= np.isfinite(_widened(*raw[2]))
+    return np.where(kept, x, 0.0), np.where(kept, y, 0.0)
 
 
 def _spacing(values: Array, storage: _Storage) -> Array:

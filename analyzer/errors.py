@@ -31,3 +31,7 @@ class OutputError(AnalyzerError):
 
 class DeviceError(AnalyzerError):
     """The device asked for is not there."""
+
+
+class VerificationError(AnalyzerError):
+    """A written model is not what its merge should have made."""

@@ -16,6 +16,8 @@ from analyzer.checkpoints import Checkpoint
 from analyzer.kernels.backends import CPU_CHUNK
 from analyzer.kernels.formats import FLOATS, count_nonfinite
 from analyzer.oddities import CLIP_POSITIONS, Nonfinite, oddities, unknown_keys
+from analyzer.recipes.ancestry import history_lines
+from analyzer.recipes.history import foreign_of
 from analyzer.records import Categorized, Labels, TensorInfo
 from analyzer.selectors import select
 from analyzer.streaming import Progress, in_batches, run_batches
@@ -73,6 +75,7 @@ class Inspection:
     ema: Tally | None
     uncounted: Tally | None  # schedules, markers, integers: in no total
     oddities: tuple[str, ...]
+    history: tuple[str, ...]  # what it was merged from, a line for each merge, the youngest first
     metadata: Mapping[str, str]
     nonfinite: Mapping[str, int] | None  # key -> NaN and Inf; None if the values were not read
     selected: tuple[Selected, ...] | None  # None if nothing was asked for
@@ -118,6 +121,7 @@ def inspect_model(
         ema=_tally("ema", ema) if ema else None,
         uncounted=_tally("uncounted", rest) if rest else None,
         oddities=oddities(checkpoint, found, nonfinite),
+        history=history_lines({**checkpoint.metadata, **foreign_of(checkpoint)}),
         metadata=dict(checkpoint.metadata),
         nonfinite=None if nonfinite is None else nonfinite.counts,
         selected=selected,

@@ -28,11 +28,29 @@ def bin_edges(index: int) -> tuple[float, float]:
     return (low if index > 0 else 0.0), (high if index < BINS - 1 else math.inf)
 
 
+# Two bins to an octave of |d| / ulp(a) as well, from 2^-32 to 2^64.
+STEP_OCTAVES = 96
+STEP_BINS = 2 * STEP_OCTAVES
+LOWEST_STEP = -32
+
+
+def step_edges(index: int) -> tuple[float, float]:
+    """(low, high) of a bin of steps: low ≤ |d| / ulp(a) < high.
+
+    What lies beyond the ends is counted in the first or the last octave, so in one of two bins.
+    """
+    low, high = (
+        math.ldexp(1.5 if place % 2 else 1.0, LOWEST_STEP + place // 2) for place in (index, index + 1)
+    )
+    return low, high
+
+
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How the magnitudes of a change are spread: count and Σd² of the positions with d ≠ 0, by |d|.
+    """How a change is spread: count and Σd² of the positions with d ≠ 0, by |d| or by |d| / ulp(a).
 
-    Holds the bins from the first to the last that is not empty; see `bin_edges` for what they span.
+    Holds the bins from the first to the last that is not empty; see `bin_edges` and `step_edges` for what
+    they span.
     """
 
     first: int = 0  # index of the first bin that is held
@@ -59,6 +77,7 @@ class TaskSums:
     abs_b: float = 0.0  # Σ|q|
     abs_sum: float = 0.0  # Σ|p + q|
     abs_conflict: float = 0.0  # Σ(|p| + |q|) where p·q < 0
+    dot_a: float = 0.0  # Σa·p; inf in scan files of earlier releases, which lack it
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +117,12 @@ class Sums:
     m2_a: float = 0.0  # Σ(a − mean of a)²; joins by Chan's formula, see `add_sums`
     m2_b: float = 0.0
     histogram: Histogram = field(default_factory=Histogram)  # of |d|
+    # of |d| / ulp(a), ulp = spacing at |a| in A's storage dtype, its smallest where a = 0; empty where that
+    # is not known (GGUF's blocks), and in scan files of earlier releases
+    steps: Histogram = field(default_factory=Histogram)
+    # of |d| / ulp(a) in fp8 e4m3, whatever A's dtype: half of a network's weights are subnormal in it, and
+    # there its spacing does not follow from A's
+    e4m3_steps: Histogram = field(default_factory=Histogram)
     task: TaskSums | None = None  # None: there is no base, or it has no such tensor
 
     def __add__(self, other: Sums) -> Sums:
@@ -110,7 +135,9 @@ COUNTS = frozenset(
     | {"sign_flips"}
 )
 TASK_COUNTS = frozenset({"n", "moved_a", "moved_b", "moved_both", "conflicts"})
-SUM_FIELDS = tuple(f.name for f in fields(Sums) if f.name not in ("histogram", "task"))  # plain numbers
+HISTOGRAMS = ("histogram", "steps", "e4m3_steps")
+# The plain numbers
+SUM_FIELDS = tuple(f.name for f in fields(Sums) if f.name not in (*HISTOGRAMS, "task"))
 TASK_FIELDS = tuple(f.name for f in fields(TaskSums))
 _JOINED = {"max_abs_d", "m2_a", "m2_b"}  # the numbers that do not simply add
 
@@ -129,7 +156,7 @@ def add_sums(records: Iterable[Sums]) -> Sums:
     numeric = values["numeric"]
     values["m2_a"] = _join_squares([(r.numeric, r.sum_a, r.m2_a) for r in rows], numeric, values["sum_a"])
     values["m2_b"] = _join_squares([(r.numeric, r.sum_b, r.m2_b) for r in rows], numeric, values["sum_b"])
-    values["histogram"] = _join_histograms([row.histogram for row in rows])
+    values |= {name: _join_histograms([getattr(row, name) for row in rows]) for name in HISTOGRAMS}
     values["task"] = _join_tasks([row.task for row in rows if row.task is not None])
     return Sums(**values)
 

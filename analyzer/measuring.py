@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.checkpoints import Checkpoint
-from analyzer.coded_rounding import coded_rounding
+from analyzer.coded_rounding import coded_rounding, coded_steps
 from analyzer.kernels.formats import FLOATS
 from analyzer.measures import Sums, add_sums
 from analyzer.records import TensorInfo
@@ -185,6 +185,8 @@ def _measure(
         side_a, side_b = (models.a, piece.a, at_a, raw_a), (models.b, piece.b, at_b, raw_b)
         ulp_squares, cast_only = coded_rounding(side_a, side_b, base)
         sums = replace(sums, sum_ulp_sq=ulp_squares, cast_only=cast_only)
+        if piece.a.encoded:
+            sums = replace(sums, steps=coded_steps(side_a, side_b, base))
     return sums, rows
 
 

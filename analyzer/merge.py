@@ -1,40 +1,51 @@
-"""Carry out a plan: stream A and B into a new file, or a folder like A's, in constant memory.
+"""Carry out a plan: stream the models into a new file, or a folder like A's, in constant memory.
 
 Decides nothing about values; what the output consists of follows from A and from the output's name.
 """
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from analyzer import __version__
-from analyzer.blending import AbstractBlender, Bytes, open_blender
-from analyzer.categories import RuleBook, shipped
+from analyzer.blending import AbstractBlender, open_blender
+from analyzer.categories import RuleBook, categorize, shipped
 from analyzer.checkpoints import Checkpoint
-from analyzer.checkpoints.encodings import AbstractEncodedSource
+from analyzer.compatibility.disagreements import baking_warnings, warnings_between
 from analyzer.errors import OutputError, RecipeError
-from analyzer.folder_writer import Folder, WeightFile, check_folder, create_folder
 from analyzer.kernels.backends import CPU_CHUNK
-from analyzer.kernels.formats import FLOATS, count_nonfinite
-from analyzer.methods import METHODS, Function
+from analyzer.kernels.formats import FLOATS
+from analyzer.merging.inputs import Inputs
+from analyzer.merging.steps import Step, spans_of, steps_of
+from analyzer.merging.surveying import survey_steps
+from analyzer.merging.worker import Buffers, Worker
+from analyzer.methods import METHODS
+from analyzer.methods.gram import GramSurvey
 from analyzer.model_folder import Companions, OutputFile, companions, configs, distribute, indexes
 from analyzer.pairing import pair
-from analyzer.recipe import Recipe, obsolete_scales, resolve, still_true
-from analyzer.records import Action, Pair, Plan, Run, TensorInfo
+from analyzer.planning.resolving import resolve, still_true
+from analyzer.recipes.document import METADATA_NAME
+from analyzer.recipes.history import Parents, parent_of, recipe_text
+from analyzer.recipes.recipe import Recipe
+from analyzer.records import Categorized, Pair, Partners, Plan, Scan
 from analyzer.scan import categorize_both, side_of
 from analyzer.streaming import Progress, in_batches, run_batches
-from analyzer.writer import Entry, SafetensorsWriter, check_target, create_safetensors
+from analyzer.writing.folder_writer import Folder, WeightFile, check_folder, create_folder
+from analyzer.writing.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
 _BATCH_BYTES = 1 << 20
-_TORCH_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+_TORCH_DTYPES = {
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp32": "float32",
+    "fp8_e4m3": "float8_e4m3fn",
+    "fp8_e5m2": "float8_e5m2",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,56 +55,127 @@ class MergeResult:
     path: Path  # a file or a folder
     bytes: int  # of the files of weights
     nonfinite: Mapping[str, int]  # key -> how many values computed or taken from B are NaN or Inf
-    clipped: Mapping[str, int]  # key -> how many values were too large for A's fp8 scale
+    clipped: Mapping[str, int]  # key -> how many values were too large for fp8
     left_out: tuple[str, ...] = ()  # files of A's folder that were not copied, by name
+    warnings: tuple[str, ...] = ()  # a sentence each, on what the file's history leaves out
 
 
-def plan_merge(a: Checkpoint, b: Checkpoint, recipe: Recipe, *, book: RuleBook | None = None) -> Plan:
-    """What a recipe comes to on these two models, before anything is read or written.
+def plan_merge(
+    inputs: Inputs,
+    recipe: Recipe,
+    *,
+    scan: Scan | None = None,
+    book: RuleBook | None = None,
+) -> Plan:
+    """What a recipe comes to on these models, before anything is read or written.
 
-    `book` are the architectures (default: those that ship). Raises PairingError if they share no
-    key, RecipeError or SelectorError if the recipe does not fit them.
+    `scan` is one of A and B, for what the recipe asks of it; `book` are the architectures (default:
+    those that ship). Raises PairingError if two models share no key, RecipeError or SelectorError if the
+    recipe does not fit.
     """
+    a, b = inputs.a, inputs.b
     if a.format == "gguf" or any(shard.format == "gguf" for shard in a.shards):
         raise RecipeError(
             f"{a.path}: GGUF is read and not written, and a merge is written as A is; name the model's "
             "safetensors file or folder as A"
         )
-    categorized, labels_b = categorize_both(a, b, book=book or shipped())
+    labels = _labels(inputs, book or shipped())
     plan = resolve(
         recipe,
         a=a.infos,
         b=b.infos,
-        pairing=pair(side_of(a, categorized), side_of(b, labels_b)),
-        categorized=categorized,
-        labels_b=labels_b.labels,
+        pairing=pair(side_of(a, labels["a"]), side_of(b, labels["b"])),
+        categorized=labels["a"],
+        labels_b=labels["b"].labels,
         metadata=a.metadata,
+        partners=_partners(inputs, labels),
+        scan=scan,
     )
     if a.format == "diffusers":
         distribute(a, [action.key for action in plan.actions])  # refuses what has no place there
-    return replace(plan, warnings=(*a.notes, *b.notes, *plan.warnings))
+    notes = dict.fromkeys(note for _, checkpoint in inputs.named() for note in checkpoint.notes)
+    return replace(plan, warnings=(*notes, *plan.warnings, *_disagreements(inputs, plan, labels)))
 
 
-def check_output(out: Path, a: Checkpoint, b: Checkpoint, *, force: bool) -> None:
+def _labels(inputs: Inputs, book: RuleBook) -> dict[str, Categorized]:
+    """The labels of every model, by what it is here."""
+    found_a, found_b = categorize_both(inputs.a, inputs.b, book=book)
+    others = (each for each in inputs.named() if each[0] not in ("a", "b"))
+    return {"a": found_a, "b": found_b} | {
+        role: categorize(checkpoint.infos.values(), book=book) for role, checkpoint in others
+    }
+
+
+def _disagreements(inputs: Inputs, plan: Plan, labels: Mapping[str, Categorized]) -> tuple[str, ...]:
+    """What the models say of themselves that does not go together, as far as the merge mixes them."""
+    mixed = {x.key for x in plan.actions if x.verb in ("merge", "take")}
+    touched = {labels["a"].labels[key].part for key in mixed}
+    added = [x.key for x in plan.actions if x.verb == "add"]
+    found: list[str] = []
+    for role, model in inputs.named():
+        if role == "vae":
+            found += baking_warnings(inputs.a, model, found_a=labels["a"], found_vae=labels[role])
+        elif role not in ("a", "base"):  # of the base only differences enter
+            found += warnings_between(
+                inputs.a,
+                model,
+                found_a=labels["a"],
+                found_b=labels[role],
+                touched=touched,
+                added=added if role == "b" else (),
+                name="B" if role == "b" else model.path.name,
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def _partners(inputs: Inputs, labels: Mapping[str, Categorized]) -> Partners:
+    """The tensors of the further models that stand for A's."""
+    found = {}
+    for role, checkpoint in inputs.named():
+        if role not in ("a", "b"):
+            pairing = pair(side_of(inputs.a, labels["a"]), side_of(checkpoint, labels[role]))
+            found[role] = {p.a.key: p for p in pairing.pairs if not p.partial}
+    vae = None
+    if inputs.vae is not None:
+        parts = labels["a"].labels
+        vae = {key: p for key, p in _numeric(found["vae"]).items() if parts[key].part == "vae"}
+        if not vae:
+            raise RecipeError(
+                f"--vae {inputs.vae.path}: has nothing that could replace a VAE of {inputs.a.path}; name a "
+                "file with a VAE like A's"
+            )
+    models = tuple(_numeric(pairs) for role, pairs in found.items() if role not in ("base", "vae"))
+    return Partners(found.get("base"), models, vae)
+
+
+def _numeric(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
+    """Those pairs that hold floating-point numbers on both sides."""
+    return {
+        key: p
+        for key, p in pairs.items()
+        if p.a.dtype in FLOATS and all(run.b.dtype in FLOATS for run in p.parts)
+    }
+
+
+def check_output(out: Path, inputs: Inputs, *, force: bool) -> None:
     """Refuse, before any work, an output that must not or cannot be written; raises OutputError.
 
     A model that was opened as a folder is written as one, unless `out` ends in .safetensors.
     """
-    files = [*a.files, *b.files]
+    a = inputs.a
     if _writes_folder(a, out):
-        check_folder(out, files=files, folders=[m.folder for m in (a, b) if m.folder], force=force)
+        check_folder(out, files=inputs.files, folders=inputs.folders, force=force)
         return
     if a.format == "diffusers":
         raise OutputError(
             f"{out}: a single file cannot hold the sub-models of {a.path} under names that others know; name "
             f"a folder, such as {out.stem or 'merged'}"
         )
-    check_target(out, inputs=files, force=force)
+    check_target(out, inputs=inputs.files, folders=inputs.folders, force=force)
 
 
 def merge(
-    a: Checkpoint,
-    b: Checkpoint,
+    inputs: Inputs,
     plan: Plan,
     recipe: Recipe,
     *,
@@ -110,206 +192,100 @@ def merge(
     `out` is or holds an input, exists without `force`, or cannot be written; CheckpointError if an
     input ends early.
     """
-    check_output(out, a, b, force=force)
+    a = inputs.a
+    check_output(out, inputs, force=force)
     folder = _writes_folder(a, out)
     keys = [action.key for action in plan.actions]
     files = distribute(a, keys) if folder else [OutputFile(out.name, tuple(keys), plan.metadata)]
-    steps = _steps(files, a, b, plan)
+    steps = steps_of(files, inputs, plan, recipe)
     # Before the output is opened: a merge that only copies needs no arithmetic, nor its start-up.
-    blender = open_blender(device) if any(step.computes for step in steps) else None
-    chunk = blender.chunk if blender else CPU_CHUNK
-    spans = (span for step in steps for span in _spans(step, chunk))
-    plain = bool(obsolete_scales(recipe, a.infos))
-    weights = _weights(files, steps, _recipe_text(plan, a, b), plain=plain)
+    blender = open_blender(device) if not all(step.copies for step in steps) else None
+    run = _Run(steps, blender, threads or (blender.threads if blender else None), progress)
+    known = run.survey(recipe)
+    text, warnings = recipe_text(plan.recipe, _parents(inputs, recipe))
+    weights = _weights(files, steps, text, plain=plan.plain)
     beside = companions(a) if folder else Companions({}, ())
+    output: AbstractContextManager[Sequence[SafetensorsWriter]]
     if folder:
-        texts = _texts(a, files, steps, recipe, plain=plain)
+        texts = _texts(a, files, steps, recipe, plain=plan.plain)
         copies = {name: path for name, path in beside.copies.items() if name not in texts}
         output = create_folder(out, Folder(weights, texts, copies), force=force)
     else:
-        output = _one_file(out, weights[0])
+        output = _one_file(out, weights[0], force=force)
     with output as writers:
-        worker = _Worker(a, b, METHODS[recipe.method].function, blender, writers)
-        run_batches(
-            in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
-            worker.run,
-            state=lambda: (np.empty(chunk * 8, np.uint8), np.empty(chunk * 8, np.uint8)),
-            threads=threads or (blender.threads if blender else None),
-            total=sum(step.entry.nbytes for step in steps),
-            progress=progress,
-        )
+        worker = Worker(METHODS[recipe.method], known, blender, writers)
+        run.write(worker)
     return MergeResult(
         out,
         sum((out / file.name if folder else out).stat().st_size for file in files),
         dict(sorted(worker.nonfinite.items())),
         dict(sorted(worker.clipped.items())),
         beside.left_out,
+        warnings,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """How one tensor of the output comes about."""
-
-    file: int  # which of the output's files it goes to
-    index: int  # its place in that file
-    action: Action
-    entry: Entry
-    pair: Pair | None = None  # where both sides, or B alone, are read in A's shape
-    copied: tuple[Checkpoint, TensorInfo] | None = None  # what is copied or cast
-    encoder: AbstractEncodedSource | None = None  # what turns values into A's codes
-
-    @property
-    def computes(self) -> bool:
-        """Whether it takes arithmetic, and not only a copy of bytes."""
-        if self.copied:
-            return self.copied[1].dtype != self.action.dtype
-        if self.pair is None:
-            return False
-        plain = all(run.b.dtype == self.action.dtype for run in self.pair.parts)
-        return self.action.verb != "take" or not plain or self.encoder is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """A run of elements of one output tensor, small enough for one buffer."""
-
-    step: _Step
-    run: Run | None
-    start: int  # within the run
-    count: int
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are written."""
-        return self.count * self.step.entry.itemsize
-
-    @property
-    def place(self) -> int:
-        """Where the first element stands in the output tensor."""
-        return self.start + (self.run.start if self.run else 0)
-
-
-class _Worker:
-    """Does one batch of spans at a time; called from many threads."""
+class _Run:
+    """One pass over the models to write them, and before it those that the method needs."""
 
     def __init__(
-        self,
-        a: Checkpoint,
-        b: Checkpoint,
-        method: Function,
-        blender: AbstractBlender | None,
-        writers: Sequence[SafetensorsWriter],
+        self, steps: Sequence[Step], blender: AbstractBlender | None, threads: int | None, progress: Progress
     ) -> None:
-        self.nonfinite: dict[str, int] = {}
-        self.clipped: dict[str, int] = {}
-        self._a, self._b = a, b
-        self._method, self._blender, self._writers = method, blender, writers
-        self._lock = threading.Lock()
+        self._steps, self._blender, self._threads, self._progress = steps, blender, threads, progress
+        self._chunk = blender.chunk if blender else CPU_CHUNK
+        self._most = max((len(cut.places) for step in steps for cut in step.cuts), default=1)
+        self._total = sum(step.entry.nbytes for step in steps)
+        self._before = 0  # bytes' worth of the passes before
 
-    def run(self, batch: list[_Span], buffers: tuple[Bytes, Bytes]) -> int:
-        """Compute and write every span; return the bytes written."""
-        for span in batch:
-            data, bad = self._compute(span, buffers)
-            if encoder := span.step.encoder:
-                data, clipped = encoder.encode(span.place, data.view("<f8"))
-                self._count(self.clipped, span, clipped)
-            writer = self._writers[span.step.file]
-            writer.write(span.step.index, span.place * span.step.entry.itemsize, data)
-            self._count(self.nonfinite, span, bad)
-        return sum(span.nbytes for span in batch)
-
-    def _count(self, counts: dict[str, int], span: _Span, count: int) -> None:
-        if count:
-            key = span.step.action.key
-            with self._lock:
-                counts[key] = counts.get(key, 0) + count
-
-    def _compute(self, span: _Span, buffers: tuple[Bytes, Bytes]) -> tuple[Bytes, int]:
-        step, action = span.step, span.step.action
-        if step.copied:
-            checkpoint, info = step.copied
-            raw = _read(checkpoint, info, span, buffers[0])
-            if not step.computes:
-                # What A held itself is no news.
-                return raw, count_nonfinite(raw, info.dtype) if action.verb == "add" else 0
-            assert self._blender is not None
-            return self._blender.convert(raw, info.dtype, dtype=action.dtype)
-        if span.run is None:
-            return np.arange(span.start, span.start + span.count, dtype="<i8").view(np.uint8), 0
-        two = span.run.b
-        raw_b = _read(self._b, two, span, buffers[1])
-        if not step.computes:
-            return raw_b, count_nonfinite(raw_b, two.dtype)
+    def survey(self, recipe: Recipe) -> Mapping[str, Any]:
+        """What the method must know of whole tensors, by key."""
+        method = METHODS[recipe.method]
+        survey = GramSurvey() if method.needs_gram else method.survey
+        if survey is None:
+            return {}
+        merged = [step for step in self._steps if step.setting is not None and survey.needed(step.setting)]
+        if not merged:
+            return {}
         assert self._blender is not None
-        dtype = "F64" if step.encoder else action.dtype
-        if action.verb == "take":
-            return self._blender.convert(raw_b, two.dtype, dtype=dtype)
-        one = span.run.a
-        raw_a = _read(self._a, one, span, buffers[0])
-        assert action.alpha is not None
-        return self._method(self._blender, raw_a, one.dtype, raw_b, two.dtype, action.alpha, dtype)
+        extra = survey.turns * sum(step.entry.nbytes for step in merged)
+        self._total += extra
 
+        def more(nbytes: int) -> None:
+            self._before += nbytes
+            self._progress(self._before, self._total)
 
-def _read(checkpoint: Checkpoint, info: TensorInfo, span: _Span, buffer: Bytes) -> Bytes:
-    """The span's elements of a tensor, as bytes at the front of the buffer."""
-    raw = buffer[: span.count * info.itemsize]
-    checkpoint.read_into(info, span.start * info.itemsize, raw)
-    return raw
+        return survey_steps(
+            survey, merged, self._blender, buffers=self._buffers, threads=self._threads, progress=more
+        )
+
+    def write(self, worker: Worker) -> None:
+        """Compute and write everything."""
+        spans = (span for step in self._steps for span in spans_of(step, self._chunk))
+        run_batches(
+            in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
+            worker.run,
+            state=self._buffers,
+            threads=self._threads,
+            total=self._total - self._before,
+            progress=lambda done, _total: self._progress(self._before + done, self._total),
+        )
+
+    def _buffers(self) -> Buffers:
+        return [np.empty(self._chunk * 8, np.uint8) for _ in range(self._most)]
 
 
 def _writes_folder(a: Checkpoint, out: Path) -> bool:
     return a.folder is not None and out.suffix.lower() != ".safetensors"
 
 
-def _steps(files: Sequence[OutputFile], a: Checkpoint, b: Checkpoint, plan: Plan) -> list[_Step]:
-    actions = {action.key: action for action in plan.actions}
-    return [
-        _step(actions[key], (place, index), file.inner(key), a, b, plan)
-        for place, file in enumerate(files)
-        for index, key in enumerate(file.keys)
-    ]
-
-
-def _step(
-    action: Action, place: tuple[int, int], name: str, a: Checkpoint, b: Checkpoint, plan: Plan
-) -> _Step:
-    if action.verb == "reset":
-        return _Step(*place, action, Entry(name, action.dtype, action.shape, prod(action.shape) * 8))
-    source = b if action.verb == "add" else a
-    info = source.infos[action.key]
-    stored = info.encoded or info
-    as_stored = action.dtype == stored.dtype
-    if as_stored:
-        entry = Entry(name, action.dtype, stored.shape, stored.nbytes)
-    else:
-        nbytes = prod(action.shape) * FLOATS[action.dtype].bits // 8
-        entry = Entry(name, action.dtype, action.shape, nbytes)
-    if action.verb in ("keep", "add", "cast"):
-        return _Step(*place, action, entry, copied=(source, stored if as_stored else info))
-    encoder = None
-    if info.encoded and as_stored:
-        found = a.sources[info.source]
-        assert isinstance(found, AbstractEncodedSource)
-        encoder = found
-    return _Step(*place, action, entry, pair=plan.pairs[action.key], encoder=encoder)
-
-
-def _spans(step: _Step, chunk: int) -> Iterator[_Span]:
-    for run in step.pair.parts if step.pair else (None,):
-        numel = run.a.numel if run else prod(step.entry.shape)
-        for start in range(0, numel, chunk):
-            yield _Span(step, run, start, min(chunk, numel - start))
-
-
 @contextmanager
-def _one_file(out: Path, file: WeightFile) -> Iterator[list[SafetensorsWriter]]:
-    with create_safetensors(out, file.entries, file.metadata) as writer:
+def _one_file(out: Path, file: WeightFile, *, force: bool) -> Iterator[list[SafetensorsWriter]]:
+    with create_safetensors(out, file.entries, file.metadata, force=force) as writer:
         yield [writer]
 
 
 def _weights(
-    files: Sequence[OutputFile], steps: Sequence[_Step], recipe: str, *, plain: bool
+    files: Sequence[OutputFile], steps: Sequence[Step], recipe: str, *, plain: bool
 ) -> list[WeightFile]:
     """The files as the writer wants them; each says what A's file says, and the recipe."""
     entries: list[list[Entry]] = [[] for _ in files]
@@ -320,31 +296,23 @@ def _weights(
         WeightFile(
             file.name,
             own,
-            {"format": "pt"} | still_true(file.metadata, plain=plain) | {"mergescope.recipe": recipe},
+            {"format": "pt"} | still_true(file.metadata, plain=plain) | {METADATA_NAME: recipe},
         )
         for file, own in zip(files, entries, strict=True)
     ]
 
 
+def _parents(inputs: Inputs, recipe: Recipe) -> Parents:
+    """What the models say of themselves, for the history."""
+    base, vae = (None if c is None else parent_of(c) for c in (inputs.base, inputs.vae))
+    models = tuple(zip(map(parent_of, inputs.models), recipe.weights, strict=True))
+    return Parents(parent_of(inputs.a), parent_of(inputs.b), base, models, vae)
+
+
 def _texts(
-    a: Checkpoint, files: Sequence[OutputFile], steps: Sequence[_Step], recipe: Recipe, *, plain: bool
+    a: Checkpoint, files: Sequence[OutputFile], steps: Sequence[Step], recipe: Recipe, *, plain: bool
 ) -> dict[str, bytes]:
     """The small files that are written anew."""
     sizes = {step.action.key: step.entry.nbytes for step in steps}
     dtype = _TORCH_DTYPES.get(recipe.dtype)
     return indexes(a, files, sizes) | configs(a, files, dtype=dtype, plain=plain)
-
-
-def _recipe_text(plan: Plan, a: Checkpoint, b: Checkpoint) -> str:
-    """The recipe as JSON. No time and no folder: the same merge gives the same bytes."""
-    document = {
-        "format": "mergescope.recipe",
-        "version": 1,
-        "tool": f"mergescope {__version__}",
-        "recipe": dict(plan.recipe),
-        "inputs": {
-            side: {"name": c.path.name, "bytes": c.bytes, "fingerprint": c.fingerprint()}
-            for side, c in (("a", a), ("b", b))
-        },
-    }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

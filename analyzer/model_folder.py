@@ -179,6 +179,7 @@ def companions(a: Checkpoint) -> Companions:
     assert a.folder is not None
     own = {shard.name for shard in a.shards}
     own |= {path.relative_to(a.folder).as_posix() for path in a.files if is_index(path.name)}
+    own.add("mergekit_config.yml")  # of the merge that made A: it stands in the history instead
     copies: dict[str, Path] = {}
     left_out: list[str] = []
     for found in _walk(a.folder, _components(a)):

@@ -229,11 +229,20 @@ class Action:
     """What a merge does with one key, and why."""
 
     key: str
-    verb: str  # "keep", "cast", "merge", "take", "reset", "add"
+    verb: str  # "keep", "cast", "merge", "take", "reset", "add", "bake"
     alpha: float | None  # None where no arithmetic is in question
     reason: str
     dtype: str  # of the output
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """What further models have for A's tensors, by A's key: whole ones, of A's shape."""
+
+    base: Mapping[str, Pair] | None = None  # None: no base was given
+    models: tuple[Mapping[str, Pair], ...] = ()  # the further models, in their order
+    vae: Mapping[str, Pair] | None = None  # the file whose VAE replaces A's
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +257,6 @@ class Plan:
     metadata: Mapping[str, str]  # A's, without what the merge makes false
     recipe: Mapping[str, Any]  # the options as they were resolved, nothing left to a default
     pairs: Mapping[str, Pair]  # by A's key: what of B a key is merged with
+    partners: Partners = Partners()  # what of the further models
+    pruned: tuple[str, ...] = ()  # keys of A that the output has not, as asked
+    plain: bool = False  # whether weights that A holds quantized are written as plain values

@@ -17,6 +17,8 @@ from analyzer.kinship import kinship
 from analyzer.measures import (
     BINS,
     COUNTS,
+    HISTOGRAMS,
+    STEP_BINS,
     SUM_FIELDS,
     TASK_COUNTS,
     TASK_FIELDS,
@@ -116,11 +118,7 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
         **asdict(row.labels),
         "verdict": verdict(row.sums),
         "sums": _sums_document(row.sums),
-        "histogram": {
-            "first": row.sums.histogram.first,
-            "counts": row.sums.histogram.counts.tolist(),
-            "energies": row.sums.histogram.energies.tolist(),
-        },
+        **{name: _histogram_document(getattr(row.sums, name)) for name in HISTOGRAMS},
         **({} if row.row_cosines is None else {"row_cosines": asdict(row.row_cosines)}),
         **({} if row.spectrum is None else {"spectrum": asdict(row.spectrum)}),
         "statistics": evaluate_key(row, total=whole),
@@ -128,8 +126,9 @@ def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
 
 
 _ADDED = {"nonfinite_differs", "cast_only"}  # fields that the first files of version 1 lack
+_ADDED_TO_TASKS = ("task_dot_a",)
 _RANKS = ("rank_90", "lora_rank")
-_SIGNED = {"sum_a", "sum_b", "sum_ab"}
+_SIGNED = {"sum_a", "sum_b", "sum_ab", "dot_a"}
 _LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
 _LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
 
@@ -140,6 +139,14 @@ def _sums_document(sums: Sums) -> dict[str, float]:
     if sums.task is not None:
         document |= {f"task_{name}": getattr(sums.task, name) for name in TASK_FIELDS}
     return document
+
+
+def _histogram_document(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "first": histogram.first,
+        "counts": histogram.counts.tolist(),
+        "energies": histogram.energies.tolist(),
+    }
 
 
 def _scan(document: Mapping[str, Any]) -> Scan:
@@ -202,16 +209,21 @@ def _sums(document: Mapping[str, Any]) -> Sums:
     numbers = {name: _sum(name, values[name]) for name in SUM_FIELDS if name in values or name not in _ADDED}
     task = None
     if "task_n" in values:
-        tasks = {name: _sum(name, values[f"task_{name}"]) for name in TASK_FIELDS}
+        lacking = dict.fromkeys(_ADDED_TO_TASKS)  # null, and so infinite
+        tasks = {name: _sum(name, (lacking | values)[f"task_{name}"]) for name in TASK_FIELDS}
         task = TaskSums(**tasks)
-    histogram = _histogram(document["histogram"]) if "histogram" in document else Histogram()
-    return Sums(**numbers, histogram=histogram, task=task)
+    histograms: dict[str, Any] = {
+        name: _histogram(document[name], BINS if name == "histogram" else STEP_BINS)
+        for name in HISTOGRAMS
+        if name in document
+    }
+    return Sums(**numbers, **histograms, task=task)
 
 
-def _histogram(document: Any) -> Histogram:
+def _histogram(document: Any, bins: int) -> Histogram:
     first, counts = _count(document["first"]), _list(document["counts"])
     energies = _list(document["energies"])
-    if len(counts) != len(energies) or first + len(counts) > BINS:
+    if len(counts) != len(energies) or first + len(counts) > bins:
         raise ValueError("a histogram has other bins than this release")
     return Histogram(
         first,

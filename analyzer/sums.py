@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,20 @@ from numpy.typing import NDArray
 
 from analyzer.kernels.backends import CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
 from analyzer.kernels.formats import FLOATS, spacing, value_tables, values_of
-from analyzer.measures import COUNTS, TASK_COUNTS, TASK_FIELDS, Histogram, Sums, TaskSums
+from analyzer.measures import (
+    BINS,
+    COUNTS,
+    HISTOGRAMS,
+    STEP_BINS,
+    TASK_COUNTS,
+    TASK_FIELDS,
+    Histogram,
+    Sums,
+    TaskSums,
+)  # fmt: skip
 
 Bytes = NDArray[np.uint8]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,14 +135,13 @@ class _CompiledMeasurer(AbstractMeasurer):
         a, b, c = FLOATS[dtype_a], FLOATS[dtype_b], FLOATS[dtype_c]
         count = len(raw_a) * 8 // a.bits
         out, tasks = np.zeros(self._kernel.WIDTH), np.zeros(self._kernel.TASK_WIDTH)
-        bins = np.zeros(self._kernel.LANES * self._kernel.LANE_WIDTH)
+        bins = [np.zeros((count, 2)) for count in (BINS, STEP_BINS, STEP_BINS)]
         self._kernel.measure(
             raw_a, a.code, self._tables[dtype_a], raw_b, b.code, self._tables[dtype_b],
             raw_c, c.code, self._tables[dtype_c], count, spacing(dtype_a, dtype_b),
-            rows.first, rows.width, out, tasks, bins, rows.sums,
+            rows.first, rows.width, out, tasks, bins[0], bins[1], bins[2], rows.sums,
         )  # fmt: skip
-        lanes = bins.reshape(self._kernel.LANES, -1, 2).sum(axis=0)[1:]  # without the place for d = 0
-        return _record(count, out, lanes, tasks if base else None)
+        return _record(count, out, bins, tasks if base else None)
 
 
 class _TorchMeasurer(AbstractMeasurer):
@@ -159,7 +170,7 @@ class _TorchMeasurer(AbstractMeasurer):
             spacings = spacing(dtype_a, dtype_b).tolist()
             usable = self._kernel.Usable((raw_a, dtype_a), (raw_b, dtype_b), base, self._device, spacings)
             out = self._kernel.pair_sums(usable, spacings)
-            bins = self._kernel.histogram(usable)
+            bins = self._kernel.histograms(usable, spacings)
             tasks = self._kernel.task_sums(usable) if base else None
             if rows:
                 rows.sums[:] += self._kernel.row_sums(usable, rows.first, rows.width, len(rows.sums))
@@ -176,32 +187,29 @@ _ORDER = (
 )  # fmt: skip
 
 
-def _record(
-    count: int, out: NDArray[np.float64], bins: NDArray[np.float64], tasks: NDArray[np.float64] | None
-) -> Sums:
-    """`Sums` of arrays in the kernels' order; `bins` has (count, Σd²) for every bin."""
+def _record(count: int, out: Array, bins: Sequence[Array], tasks: Array | None) -> Sums:
+    """`Sums` of arrays in the kernels' order; `bins` are (count, Σd²) for every bin of all `HISTOGRAMS`."""
     values: dict[str, Any] = dict(zip(_ORDER, out.tolist(), strict=True))
     values |= {name: int(value) for name, value in values.items() if name in COUNTS}
+    values |= zip(HISTOGRAMS, map(trimmed, bins), strict=True)
     return Sums(
         numel=count,
         numeric=values["n"],
-        histogram=_histogram(bins),
         task=None if tasks is None else _tasks(values["n"], tasks),
         **values,
     )
 
 
-def _histogram(bins: NDArray[np.float64]) -> Histogram:
-    """Without the empty bins at both ends."""
-    held = np.flatnonzero(bins[:, 0])
+def trimmed(bins: Array) -> Histogram:
+    """The histogram of (count, Σd²) for every bin, without the empty bins at both ends."""
+    held = bins[:, 0].nonzero()[0]
     if not len(held):
         return Histogram()
-    kept = bins[held[0] : held[-1] + 1]
-    return Histogram(
-        int(held[0]), array("q", kept[:, 0].astype("q").tobytes()), array("d", kept[:, 1].tobytes())
-    )
+    first = int(held[0])
+    kept = bins[first : int(held[-1]) + 1]
+    return Histogram(first, array("q", kept[:, 0].astype("q").tobytes()), array("d", kept[:, 1].tobytes()))
 
 
-def _tasks(n: int, tasks: NDArray[np.float64]) -> TaskSums:
+def _tasks(n: int, tasks: Array) -> TaskSums:
     values: dict[str, Any] = dict(zip(TASK_FIELDS[1:], tasks.tolist(), strict=True))
     return TaskSums(n, **{k: int(v) if k in TASK_COUNTS else v for k, v in values.items()})

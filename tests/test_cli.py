@@ -412,8 +412,9 @@ sys.argv = {["mergescope", "merge", *map(str, models), "-o", str(folder / "o.saf
 analyzer.cli.main()
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
-    assert ".part" in done.stdout  # it was caught in the act
-    assert (130, "Interrupted; nothing was left behind.\n") == (done.returncode, done.stderr.lstrip())
+    assert "[" in done.stdout  # it was caught in the act
+    words = "Interrupted; no unfinished output was left behind.\n"
+    assert (130, words) == (done.returncode, done.stderr.lstrip())
     assert [] == list(folder.iterdir())
 
 
@@ -566,7 +567,7 @@ def test_a_closed_standard_output(models: tuple[Path, Path]) -> None:
 def test_what_is_no_file_of_numbers_is_not_read(run: Run, models: tuple[Path, Path]) -> None:
     """A device without end or a model given as block weights or as a scan is refused at once."""
     result = run("merge", *models, "--dry-run", "--block-weights", "/dev/zero")
-    check_refused(result.code, result.out, result.err, "neither numbers nor a readable file")
+    check_refused(result.code, result.out, result.err, "nor a readable file of numbers")
     result = run("rank", models[0])
     check_refused(result.code, result.out, result.err, "not a scan file")
 

@@ -23,7 +23,8 @@ from analyzer.findings import findings
 from analyzer.kinship import kinship
 from analyzer.measures import Sums, add_sums
 from analyzer.merge import merge, plan_merge
-from analyzer.recipe import Recipe
+from analyzer.merging.inputs import Inputs
+from analyzer.recipes.recipe import Recipe
 from analyzer.records import Scan
 from analyzer.scan import scan
 
@@ -474,7 +475,7 @@ def merge_models(a: Path, b: Path, alpha: float) -> Arrays:
     out = a.parent / "out.safetensors"
     recipe = Recipe(alpha=alpha)
     with open_checkpoint(a) as one, open_checkpoint(b) as two:
-        merge(one, two, plan_merge(one, two, recipe), recipe, out=out)
+        merge(Inputs(one, two), plan_merge(Inputs(one, two), recipe), recipe, out=out)
     tensors = load_file(out)
     return {key: tensors[key] for key in header_order(out)}
 

@@ -18,8 +18,9 @@ from safetensors.torch import save_file as save_torch
 from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import OutputError, RecipeError
 from analyzer.merge import MergeResult, merge, plan_merge
+from analyzer.merging.inputs import Inputs
 from analyzer.model_folder import output_name
-from analyzer.recipe import Recipe
+from analyzer.recipes.recipe import Recipe
 
 Array = NDArray[np.generic]
 Run = Callable[..., Any]
@@ -105,8 +106,8 @@ def pipeline(tmp_path: Path) -> Callable[[str, int], Path]:
 def run_merge(a: Path, b: Path, out: Path, recipe: Recipe, **options: Any) -> MergeResult:
     """Open, plan and merge."""
     with open_checkpoint(a) as model_a, open_checkpoint(b) as model_b:
-        plan = plan_merge(model_a, model_b, recipe)
-        return merge(model_a, model_b, plan, recipe, out=out, **options)
+        plan = plan_merge(Inputs(model_a, model_b), recipe)
+        return merge(Inputs(model_a, model_b), plan, recipe, out=out, **options)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -386,8 +387,8 @@ def test_added_keys_of_a_pipeline(pipeline: Callable[[str, int], Path], tmp_path
     weights(b, {"image_encoder/model.safetensors": ["vision_model.post_layernorm.weight"]}, 1)
     with open_checkpoint(a) as model_a, open_checkpoint(b) as model_b:
         with pytest.raises(RecipeError, match=r"no folder for the sub-model of 'image_encoder\."):
-            plan_merge(model_a, model_b, Recipe(alpha=1.0, only_in_b="add"))
-        selected = plan_merge(model_a, model_b, Recipe(alpha=1.0, only_in_b="add", only="vae"))
+            plan_merge(Inputs(model_a, model_b), Recipe(alpha=1.0, only_in_b="add"))
+        selected = plan_merge(Inputs(model_a, model_b), Recipe(alpha=1.0, only_in_b="add", only="vae"))
     assert ["vae.quant_conv.bias"] == [x.key for x in selected.actions if x.verb == "add"]
     assert ("image_encoder.vision_model.post_layernorm.weight",) == selected.dropped
 

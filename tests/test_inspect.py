@@ -520,3 +520,13 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
         pytest.skip("XDG_CONFIG_HOME is Linux's")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert tmp_path / "mergescope" / "architectures" == options.rules_folder()
+
+
+def test_a_merged_model_tells_of_its_parents(run: Run, models: dict[str, Path], tmp_path: Path) -> None:
+    """A line for the merge, below the head, and none in models that were not merged."""
+    a, out = models["gpt2"], tmp_path / "merged.safetensors"
+    assert 0 == run("merge", a, a, "-o", out, "--alpha", "0.25").code
+    line = "merged from gpt2.safetensors (0.75) and gpt2.safetensors (0.25) by weighted_sum"
+    assert [line] == inspected(run, out)["history"]
+    assert line in run("inspect", out).out.splitlines()
+    assert [] == inspected(run, a)["history"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.blending import AbstractBlender, _CompiledBlender, _TorchBlender
+from analyzer.kernels.compiled import stamp_of
 from analyzer.kernels.formats import FLOATS, eight_bit_values, ulp_parameters
 
 NARROW = [name for name, f in FLOATS.items() if f.bits <= 16]
@@ -153,3 +155,16 @@ def test_ulp_is_numpys_spacing(dtypes: tuple[str, str], oracle: object) -> None:
     scale, floor = ulp_parameters(*dtypes)
     power = 2.0 ** np.floor(np.log2(np.abs(values.astype(float))))
     np.testing.assert_array_equal(oracle(values), np.maximum(power * scale, floor))  # type: ignore[operator]
+
+
+def test_compiled_loops_are_told_apart_by_all_their_sources(tmp_path: Path) -> None:
+    """A loop that was stored on disk is not used once a file changed that it takes constants from."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    stamps = {stamp_of(folder)}
+    for path in (folder / "a.py", folder / "b.py", tmp_path / "measures.py"):
+        for text in ("BINS = 1", "BINS = 2"):
+            path.write_text(text, encoding="utf-8")
+            stamps.add(stamp_of(folder))
+    assert 7 == len(stamps)
+    assert stamp_of(folder) == stamp_of(folder)

@@ -17,7 +17,8 @@ from safetensors.torch import save_file as save_torch
 from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import RecipeError
 from analyzer.merge import MergeResult, merge, plan_merge
-from analyzer.recipe import Recipe
+from analyzer.merging.inputs import Inputs
+from analyzer.recipes.recipe import Recipe
 
 Write = Callable[..., Path]
 Build = Callable[[int], dict[str, np.ndarray]]
@@ -26,8 +27,8 @@ Build = Callable[[int], dict[str, np.ndarray]]
 def run_merge(a: Path, b: Path, out: Path, recipe: Recipe, **options: object) -> MergeResult:
     """Open, plan and merge."""
     with open_checkpoint(a) as model_a, open_checkpoint(b) as model_b:
-        plan = plan_merge(model_a, model_b, recipe)
-        return merge(model_a, model_b, plan, recipe, out=out, **options)  # type: ignore[arg-type]
+        plan = plan_merge(Inputs(model_a, model_b), recipe)
+        return merge(Inputs(model_a, model_b), plan, recipe, out=out, **options)  # type: ignore[arg-type]
 
 
 def raw_tensors(path: Path) -> Mapping[str, tuple[str, tuple[int, ...], bytes]]:

@@ -13,7 +13,8 @@ import torch
 
 from analyzer.checkpoints import open_checkpoint
 from analyzer.merge import merge, plan_merge
-from analyzer.recipe import Recipe
+from analyzer.merging.inputs import Inputs
+from analyzer.recipes.recipe import Recipe
 
 Write = Callable[..., Path]
 Build = Callable[[int], dict[str, np.ndarray]]
@@ -23,7 +24,7 @@ RECIPE = Recipe(only="attn2")
 def merged_metadata(a: Path, b: Path, out: Path) -> dict[str, Any]:
     """Merge, and parse the metadata from the file's header here."""
     with open_checkpoint(a) as model_a, open_checkpoint(b) as model_b:
-        merge(model_a, model_b, plan_merge(model_a, model_b, RECIPE), RECIPE, out=out)
+        merge(Inputs(model_a, model_b), plan_merge(Inputs(model_a, model_b), RECIPE), RECIPE, out=out)
     data = out.read_bytes()
     header: dict[str, dict[str, Any]] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return header["__metadata__"]

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import RecipeError
 from analyzer.merge import MergeResult, merge, plan_merge
-from analyzer.recipe import Recipe
+from analyzer.merging.inputs import Inputs
+from analyzer.recipes.recipe import Recipe
 from analyzer.scan import scan
 
 FP8 = torch.float8_e4m3fn
@@ -26,7 +27,7 @@ Tensors = Mapping[str, torch.Tensor]
 def run_merge(a: Path, b: Path, out: Path, recipe: Recipe) -> MergeResult:
     """Open, plan and merge."""
     with open_checkpoint(a) as model_a, open_checkpoint(b) as model_b:
-        return merge(model_a, model_b, plan_merge(model_a, model_b, recipe), recipe, out=out)
+        return merge(Inputs(model_a, model_b), plan_merge(Inputs(model_a, model_b), recipe), recipe, out=out)
 
 
 def save(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> Path:
@@ -187,8 +188,8 @@ def test_scales_of_stacked_experts_stay(tmp_path: Path) -> None:
     }
     paths = [save(tmp_path / f"{side}.safetensors", models[side]) for side in "ab"]
     with open_checkpoint(paths[0]) as a, open_checkpoint(paths[1]) as b:
-        plan = plan_merge(a, b, Recipe(alpha=0.5))
-        result = merge(a, b, plan, Recipe(alpha=0.5), out=tmp_path / "o.safetensors")
+        plan = plan_merge(Inputs(a, b), Recipe(alpha=0.5))
+        result = merge(Inputs(a, b), plan, Recipe(alpha=0.5), out=tmp_path / "o.safetensors")
     reasons = {x.key: x.reason for x in plan.actions}
     got = load_file(tmp_path / "o.safetensors")
     assert models["a"].keys() == got.keys()
@@ -334,4 +335,4 @@ def test_what_was_odd_about_the_files_is_said_before_a_merge(tmp_path: Path) -> 
     shard = save(tmp_path / "model-00001-of-00003.safetensors", scaled(0, scale=0.01))
     with open_checkpoint(shard) as a, open_checkpoint(shard) as b:
         assert a.notes
-        assert set(a.notes) <= set(plan_merge(a, b, Recipe(alpha=0.5)).warnings)
+        assert set(a.notes) <= set(plan_merge(Inputs(a, b), Recipe(alpha=0.5)).warnings)

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analyzer.blocks.weights import parse as parse_block_weights
 from analyzer.categories import categorize
 from analyzer.errors import AnalyzerError, RecipeError, SelectorError
 from analyzer.pairing import Side, pair
-from analyzer.recipe import Recipe, parse_block_weights, resolve
+from analyzer.planning.resolving import resolve
+from analyzer.recipes.recipe import Recipe
 from analyzer.records import Plan, TensorInfo
 
 UNET = "model.diffusion_model."

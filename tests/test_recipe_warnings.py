@@ -12,7 +12,8 @@ import pytest
 
 from analyzer.categories import categorize
 from analyzer.pairing import Side, pair
-from analyzer.recipe import Recipe, resolve
+from analyzer.planning.resolving import resolve
+from analyzer.recipes.recipe import Recipe
 from analyzer.records import Categorized, Plan, TensorInfo
 
 Build = Callable[[int], dict[str, np.ndarray]]

@@ -42,7 +42,9 @@ _MEASURED = Sums(
     sum_a=0.1 + 0.2, sum_b=-1 / 3, sum_aa=2.0000000000000004, sum_bb=1e-300, sum_dd=math.pi,
     sum_ab=-5e-324, sum_abs_d=1.7e308, max_abs_d=0.75, sum_ulp_sq=1e-7, nonfinite_differs=1, cast_only=2,
     histogram=Histogram(100, array("q", [2, 0, 3]), array("d", [1e-9, 0.0, math.e])),
-    task=TaskSums(7, 5, 4, 3, 1, 0.1, 0.2, math.pi, 0.4, 0.5, 0.6, 0.7),
+    e4m3_steps=Histogram(191, array("q", [2]), array("d", [math.pi])),
+    steps=Histogram(30, array("q", [1, 4]), array("d", [1 / 3, 2.5])),
+    task=TaskSums(7, 5, 4, 3, 1, 0.1, 0.2, math.pi, 0.4, 0.5, 0.6, 0.7, -0.8),
 )  # fmt: skip
 _ONE = Sums(
     numel=1, n=1, numeric=1, changed=1, sum_a=1.0, sum_b=2.0, sum_aa=1.0, sum_bb=4.0, sum_dd=1.0, sum_ab=2.0,
@@ -131,7 +133,7 @@ DERIVED = ("kinship", "findings", "outliers", "totals", "statistics", "verdict")
 READ = [way for way in ways(DOCUMENT) if not set(DERIVED) & set(way) and "dtypes" not in way[:-1]]
 # Not in every file of version 1: later than the first ones, or not measured by every scan.
 ADDED = ("notes", "virtual", "slice", "rows", "base", "spectrum", "row_cosines", "histogram", "cast_only")
-ADDED += ("nonfinite_differs", "task_n")
+ADDED += ("nonfinite_differs", "task_n", "task_dot_a", "steps", "e4m3_steps")
 OPTIONAL = ("title", "keys", "dtypes")  # of a model: added after the first version 1 was fixed
 FIELDS = [
     way
@@ -368,7 +370,7 @@ def is_fine(way: Way, value: object) -> bool:
     if isinstance(good, bool) or isinstance(value, bool):
         return isinstance(good, bool) and isinstance(value, bool)
     if isinstance(good, float):  # a sum: null where it overflowed; squares and magnitudes have no sign
-        signed = field in ("sum_a", "sum_b", "sum_ab")
+        signed = field in ("sum_a", "sum_b", "sum_ab", "task_dot_a")
         return value is None or value == 0.5 or (value == -1 and signed)
     return isinstance(good, str) and isinstance(value, str) and field != "format"
 

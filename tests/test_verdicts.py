@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from analyzer.checkpoints import Checkpoint, open_checkpoint
 from analyzer.checkpoints.scale_grid import ScaleGrid
 from analyzer.checkpoints.scaled import ScaledSource
-from analyzer.coded_rounding import coded_rounding
+from analyzer.coded_rounding import coded_rounding, coded_steps
 from analyzer.evaluation import evaluate
 from analyzer.kernels.formats import FLOATS, casts
 from analyzer.measures import Sums
@@ -226,7 +226,7 @@ def test_scales_of_zero_leave_the_rest_its_floor(save: Save, recwarn: pytest.War
 def test_the_compiled_loop_and_numpy_agree(
     a_coded: bool, b_coded: bool, seed: int, exponent: int, rows: bool
 ) -> None:
-    """Of any codes, scales and values: the same casts, and the same spacings to the last digits."""
+    """Of any codes, scales and values: the same casts and steps, and the same spacings to the last digits."""
     rng = np.random.default_rng(seed)
     shape = (6, 40)
 
@@ -247,6 +247,9 @@ def test_the_compiled_loop_and_numpy_agree(
     expected, casts_expected = coded_rounding(a, b, None, compiled=False)
     assert squares == pytest.approx(expected, rel=1e-12)
     assert casts_expected == casts_found
+    steps, expected_steps = coded_steps(a, b, None, compiled=True), coded_steps(a, b, None, compiled=False)
+    assert (expected_steps.first, expected_steps.counts) == (steps.first, steps.counts)
+    assert steps.energies.tolist() == pytest.approx(expected_steps.energies.tolist(), rel=1e-12)
 
 
 def test_a_change_of_scaled_fp8_is_a_change(save: Save) -> None:

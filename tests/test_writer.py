@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from analyzer.errors import OutputError
-from analyzer.writer import Entry, check_files, check_target, create_safetensors, write_files
+from analyzer.writing import writer as writer_module
+from analyzer.writing.writer import Entry, check_files, check_target, create_safetensors, write_files
 
 NUMPY = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8}
 
@@ -178,3 +179,14 @@ def test_reports_replace_files_but_never_an_input(tmp_path: Path) -> None:
         check_files([tmp_path / "no" / "p.html"], inputs=[])
     assert b"model" == model.read_bytes()
     assert {"p.html", "m.safetensors", "l.html"} == {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_disk_is_told_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that so many bytes were written; so that not all of them are waited for at the end."""
+    calls: list[int] = []
+    monkeypatch.setattr(writer_module, "_WRITE_OUT_BYTES", 1000)
+    monkeypatch.setattr(writer_module, "start_writing_out", calls.append)
+    with create_safetensors(tmp_path / "o.safetensors", [Entry("a", "U8", (5000,), 5000)], {}) as writer:
+        for start in range(0, 5000, 500):
+            writer.write(0, start, np.zeros(500, np.uint8))
+    assert 5 == len(calls)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from analyzer.writer import Entry, create_safetensors
+from analyzer.writing.writer import Entry, create_safetensors
 
 ITEMSIZE = {"BOOL": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8}
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from analyzer import folder_writer
 from analyzer.errors import CheckpointError, OutputError
-from analyzer.folder_writer import Folder, WeightFile, check_folder, create_folder
-from analyzer.writer import Entry
+from analyzer.writing import folder_writer
+from analyzer.writing.folder_writer import Folder, WeightFile, check_folder, create_folder
+from analyzer.writing.writer import Entry
 
 ENTRY = Entry("w", "F32", (2,), 8)
 BYTES = np.frombuffer(np.array([1, 2], np.float32).tobytes(), np.uint8)
@@ -96,6 +96,7 @@ def test_the_earlier_folder_comes_back(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
+    monkeypatch.setattr(folder_writer, "exchange", lambda _one, _two: False)
     monkeypatch.setattr(Path, "rename", fail_once)
     with pytest.raises(OutputError, match="cannot be written"):
         write(out, folder(), force=True)

@@ -53,7 +53,6 @@ component that is empty, says nothing or would break selectors, and every unknow
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
@@ -74,7 +73,8 @@ from analyzer.categories.rules import (
 )
 from analyzer.categories.templates import Segment, TemplateError
 from analyzer.errors import AnalyzerError
-from analyzer.fields import Table, brief, collect, listed
+from analyzer.fields import FieldError, Table, brief, collect, listed
+from analyzer.toml_reading import parse_toml
 
 Library = Callable[[str], str]  # the text of a file that ships with the package, by its name
 
@@ -129,9 +129,9 @@ def parse_heading(text: str, *, source: str) -> Heading:
 
 def _document(text: str, source: str) -> Table:
     try:
-        return Table("the file", "", tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise AnalyzerError(f"{source}: the rules are not valid TOML: {brief(str(error))}") from error
+        return Table("the file", "", parse_toml(text))
+    except FieldError as error:
+        raise AnalyzerError(f"{source}: the rules are not valid TOML: {error}") from error
 
 
 def _conditions(document: Table, problems: list[str]) -> tuple[list[Evidence], list[Evidence]]:

@@ -28,10 +28,11 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
     from analyzer.errors import OutputError
     from analyzer.findings import findings
     from analyzer.merge import merge, plan_merge
+    from analyzer.merging.inputs import Inputs
     from analyzer.ranking import rank
-    from analyzer.recipe import Recipe
+    from analyzer.recipes.recipe import Recipe
     from analyzer.scan import scan
-    from analyzer.writer import write_files
+    from analyzer.writing.writer import write_files
 
     where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
     try:
@@ -49,7 +50,8 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
         }
         write_files(pages, inputs=[*a.files, *b.files])
         wish = Recipe(only=_ONLY)
-        merge(a, b, plan_merge(a, b, wish), wish, out=merged, force=True, device=where, threads=threads)
+        pair = Inputs(a, b)
+        merge(pair, plan_merge(pair, wish), wish, out=merged, force=True, device=where, threads=threads)
     if quiet:
         return
     with terminal.pipe_may_close():

@@ -44,6 +44,7 @@ def as_json(found: Inspection) -> bytes:
         "ema": None if found.ema is None else _numbers(found.ema),
         "uncounted": None if found.uncounted is None else _numbers(found.uncounted),
         "oddities": list(found.oddities),
+        "history": list(found.history),
         "metadata": dict(found.metadata),
         "nonfinite": None if found.nonfinite is None else dict(found.nonfinite),
     }
@@ -73,6 +74,8 @@ def print_inspection(found: Inspection) -> None:
     console.print(
         f"{found.format}, {files}{found.total.keys:,} keys, {human_count(found.total.elements)} elements"
     )
+    for line in found.history:
+        console.print(Text(printable(line)), soft_wrap=True)
     fancy = console.encoding.startswith("utf")
     if found.oddities:
         console.print()

@@ -2,78 +2,52 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from analyzer.cli import options
+from analyzer.cli.merge_options import merge_options
+from analyzer.cli.sections import SectionedCommand
+from analyzer.errors import OutputError, VerificationError
 
 if TYPE_CHECKING:
     from analyzer.merge import MergeResult
-    from analyzer.records import Plan
+    from analyzer.merging.inputs import Inputs
+    from analyzer.prediction.forecast import Forecast
+    from analyzer.prediction.verification import Verification
+    from analyzer.recipes.wish import Wish
+    from analyzer.records import Plan, Scan
 
 
-@click.command()
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """How a merge is to be run."""
+
+    output: Path | None
+    force: bool
+    verify: bool
+    rules: Path | None
+    device: str
+    threads: int | None
+    quiet: bool
+
+    def warn(self, text: str) -> None:
+        """Say something on stderr."""
+        from analyzer.cli import terminal
+
+        if not self.quiet:
+            terminal.warn(text)
+
+
+@click.command(cls=SectionedCommand)
 @click.argument("a", type=options.MODEL)
 @click.argument("b", type=options.MODEL)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="OUT",
-    help="The model to write: a .safetensors file, or a folder if A is one.",
-)
-@options.only
-@click.option(
-    "--alpha",
-    type=float,
-    metavar="F",
-    help="0 keeps A, 1 takes B (the default where something else says what to take).",
-)
-@click.option(
-    "--block-weights",
-    metavar="W",
-    help="Alphas by block: 25 numbers for SD 1.x (26 with BASE first), or a file of them.",
-)
-@click.option(
-    "--base-alpha",
-    type=float,
-    metavar="F",
-    help="Alpha outside all blocks: text encoder, VAE, other [0 with --block-weights, else --alpha].",
-)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    callback=options.set_option,
-    metavar="SELECTOR=F",
-    help="Alpha of a selection; repeatable, the later wins.",
-)
-@click.option("--method", default="weighted_sum", show_default=True, metavar="NAME")
-@click.option(
-    "--position-ids",
-    type=click.Choice(["keep", "reset"]),
-    help="CLIP's position_ids: A's, or 0..76 as int64, whatever --only says.",
-)
-@click.option(
-    "--only-in-b",
-    type=click.Choice(["drop", "add"]),
-    default="drop",
-    show_default=True,
-    help="Keys that A lacks.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["keep", "fp16", "bf16", "fp32"]),
-    default="keep",
-    show_default=True,
-    help="Of every floating-point key; config.json in a folder is told.",
-)
-@click.option("--dry-run", is_flag=True, help="Print what would be done with every key, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, and nothing else.")
-@click.option("--force", is_flag=True, help="Replace an existing output; never an input.")
+@merge_options
 @options.rules
 @options.compute
 @options.quiet
@@ -81,93 +55,158 @@ def merge(
     a: Path,
     b: Path,
     output: Path | None,
-    only: str | None,
-    alpha: float | None,
-    block_weights: str | None,
-    base_alpha: float | None,
-    sets: tuple[tuple[str, float], ...],
-    method: str,
-    position_ids: str | None,
-    only_in_b: str,
-    dtype: str,
+    recipe_path: Path | None,
+    save_recipe: Path | None,
     dry_run: bool,
+    verify: bool,
     as_json: bool,
     force: bool,
     rules: Path | None,
     device: str,
     threads: int | None,
     quiet: bool,
+    **said: Any,
 ) -> None:
     """Write model A with what you choose of model B.
 
     \b
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
-    mergescope merge a.safetensors b.safetensors -o c.safetensors --alpha 0.3 --set 'VAE=0'
-    mergescope merge folder-a folder-b -o folder-c --alpha 0.5
+    mergescope merge a.safetensors b.safetensors -o c.safetensors --block-weights GRAD_V
+    mergescope merge a.safetensors b.safetensors -o c.safetensors --scan scan.json --budget 0.05
+    mergescope merge folder-a folder-b -o folder-c --alpha 0.5 --set 'lm_head=0'
     """  # noqa: D301 - click wants the character that \b stands for
-    from analyzer import checkpoints, recipe
-    from analyzer.cli import plans, terminal
-    from analyzer.devices import resolve_device
-    from analyzer.merge import check_output, plan_merge
-    from analyzer.merge import merge as run_merge
+    from analyzer.cli import forecasts, merge_inputs, plans, terminal
+    from analyzer.merge import check_output
+    from analyzer.writing.writer import write_files
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o': name the model to write, or use --dry-run.")
-    weights = recipe.parse_block_weights(block_weights) if block_weights is not None else None
-    wish = recipe.Recipe(method, only, alpha, weights, base_alpha, sets, position_ids, only_in_b, dtype)
-    with checkpoints.open_checkpoint(a) as model_a, checkpoints.open_checkpoint(b) as model_b:
+    job = _Job(output, force, verify and not dry_run, rules, device, threads, quiet)
+    wish = merge_inputs.wish_of(recipe_path, said)
+    with merge_inputs.opened(a, b, wish, recipe_path) as (inputs, wish):
         if output is not None:
-            check_output(output, model_a, model_b, force=force)
-        plan = plan_merge(model_a, model_b, wish, book=options.rule_book(rules))
-        for warning in plan.warnings if not quiet else ():
-            terminal.warn(warning)
+            check_output(output, inputs, force=force)
+        saved = _recipe_file(save_recipe, wish, inputs, recipe_path, output)
+        plan, scan, found = _planned(inputs, wish, job)
         with terminal.pipe_may_close():
             if as_json:
-                _print_json(plan)
+                plans.print_json(plan, forecasts.document(found))
             elif dry_run:
                 plans.print_plan(plan)
+                if found:
+                    forecasts.print_forecast(found)
+        verified = None if dry_run else _written(inputs, wish, plan, scan, found, job)
+        if saved:  # last: where the merge fails, nothing is left behind
+            write_files(saved, inputs=inputs.files)
         if dry_run:
             return
-        assert output is not None
-        where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
-        with terminal.progress_bar("merging", quiet=quiet) as progress:
-            result = run_merge(
-                model_a, model_b, plan, wish, out=output, force=force,
-                device=where, threads=threads, progress=progress,
-            )  # fmt: skip
-    if not quiet:
-        _warn_of(result)
     if not quiet and not as_json:
         with terminal.pipe_may_close():
             plans.print_plan_summary(plan)
-            terminal.print_written([output])
+            if verified:
+                forecasts.print_verification(verified)
+            elif found:
+                forecasts.print_forecast_line(found)
+            terminal.print_written([path for path in (output, save_recipe) if path])
 
 
-def _warn_of(result: MergeResult) -> None:
+def _planned(inputs: Inputs, wish: Wish, job: _Job) -> tuple[Plan, Scan | None, Forecast | None]:
+    """The plan, the scan that it goes by, and what the scan predicts; all warnings are printed."""
+    from analyzer.cli import merge_inputs, terminal
+    from analyzer.devices import resolve_device
+    from analyzer.merge import plan_merge
+    from analyzer.prediction.forecast import forecast
+    from analyzer.recipes.recorded_inputs import input_warnings
+    from analyzer.scan import scan as measure
+
+    scan = merge_inputs.scan_of(wish, inputs)
+    book = options.rule_book(job.rules)
+    plan = plan_merge(inputs, wish.recipe, scan=scan, book=book)
+    changed = input_warnings(
+        wish, a=inputs.a, b=inputs.b, base=inputs.base, models=inputs.models, vae=inputs.vae
+    )
+    for text in (*changed, *plan.warnings):
+        job.warn(text)
+    if job.verify and scan is None:
+        device = resolve_device(job.device, notify=lambda _: None)
+        with terminal.progress_bar("measuring", quiet=job.quiet) as progress:
+            scan = measure(
+                inputs.a, inputs.b, base=inputs.base, book=book,
+                device=device, threads=job.threads, progress=progress,
+            )  # fmt: skip
+    found = forecast(plan, wish.recipe, scan) if scan else None
+    if found and found.warning:
+        job.warn(found.warning)
+    return plan, scan, found
+
+
+def _written(
+    inputs: Inputs, wish: Wish, plan: Plan, scan: Scan | None, found: Forecast | None, job: _Job
+) -> Verification | None:
+    """Merge, and verify what was written if that is asked for; a model that is not as it should be goes."""
+    from analyzer.cli import terminal
+    from analyzer.devices import resolve_device
+    from analyzer.merge import merge as run_merge
+    from analyzer.prediction.verified_merge import verify_merge
+
+    assert job.output is not None
+    device = resolve_device(job.device, notify=job.warn)
+    with terminal.progress_bar("merging", quiet=job.quiet) as progress:
+        result = run_merge(
+            inputs, plan, wish.recipe, out=job.output, force=job.force,
+            device=device, threads=job.threads, progress=progress,
+        )  # fmt: skip
+    _warn_of(result, job.warn)
+    if not job.verify:
+        return None
+    assert scan is not None
+    try:
+        with terminal.progress_bar("verifying", quiet=job.quiet) as progress:
+            return verify_merge(
+                inputs, plan, result, found=found, scan=scan,
+                device=device, threads=job.threads, progress=progress,
+            )  # fmt: skip
+    except VerificationError as error:
+        _remove(job.output)
+        raise VerificationError(f"{error} (it was removed)") from error
+
+
+def _remove(output: Path) -> None:
+    if output.is_dir():
+        shutil.rmtree(output)
+    else:
+        output.unlink()
+
+
+def _recipe_file(
+    path: Path | None, wish: Wish, inputs: Inputs, recipe: Path | None, output: Path | None
+) -> dict[Path, bytes]:
+    """What is to be written of the wish, by file; refused before any work where it cannot be."""
+    from analyzer import __version__
+    from analyzer.recipes.recipe_file import write_recipe
+    from analyzer.writing.writer import check_files, is_within
+
+    if path is None:
+        return {}
+    others = [other for other in (wish.scan, wish.presets, recipe) if other is not None]
+    check_files([path], inputs=[*inputs.files, *(other for other in others if other != path)])
+    if output is not None and (path.resolve() == output.resolve() or is_within(path, output)):
+        raise OutputError(f"{path}: is the output {output}, or lies in it; name another file for the recipe")
+    comments = [f"mergescope {__version__}", f"A: {inputs.a.path.name}", f"B: {inputs.b.path.name}"]
+    return {path: write_recipe(wish, folder=path.parent, comments=comments).encode()}
+
+
+def _warn_of(result: MergeResult, warn: Callable[[str], None]) -> None:
     from analyzer.cli import terminal
 
     for key, count in result.nonfinite.items():
-        terminal.warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
+        warn(f"{count:,} values of {key!r} are NaN or Inf in the result")
     for key, count in result.clipped.items():
-        terminal.warn(f"{count:,} values of {key!r} are clipped: too large for A's fp8 scale")
+        warn(f"{count:,} values of {key!r} are clipped: too large for fp8")
+    for text in result.warnings:
+        warn(text)
     if result.left_out:
-        terminal.warn(
+        warn(
             f"not copied from A's folder: {terminal.list_some(result.left_out)} (weights in other forms, "
             "states of a training, links that lead to no file)"
         )
-
-
-def _print_json(plan: Plan) -> None:
-    import orjson
-
-    document = {
-        "format": "mergescope.plan",
-        "version": 1,
-        "counts": dict(sorted(Counter(action.verb for action in plan.actions).items())),
-        "warnings": plan.warnings,
-        "only_in_a": plan.only_in_a,
-        "only_in_b_dropped": plan.dropped,
-        "shape_mismatch": plan.shape_mismatch,
-        "actions": plan.actions,
-    }
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))

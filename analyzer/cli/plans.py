@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import click
+import orjson
 from rich.text import Text
 
 from analyzer.cli.terminal import OutputConsole, list_some, printable
@@ -13,6 +16,7 @@ from analyzer.records import Plan
 _VERBS = {
     "merge": "blended",
     "take": "taken from B",
+    "bake": "taken from --vae",
     "add": "added from B",
     "reset": "reset",
     "cast": "kept from A, cast",
@@ -24,13 +28,33 @@ def print_plan(plan: Plan) -> None:
     """Every key with its action, alpha and reason, a line each, then the counts."""
     console = OutputConsole()
     for action in plan.actions:
-        alpha = "–" if action.alpha is None else f"{action.alpha:g}"
-        line = f"{action.verb:6}{alpha:>6}  {printable(action.key)}  ({printable(action.reason)})"
+        alpha = "–" if action.alpha is None else f"{action.alpha:.4g}"
+        line = f"{action.verb:6}{alpha:>7}  {printable(action.key)}  ({printable(action.reason)})"
         console.print(Text(line, style="" if action.verb in ("keep", "cast") else "bold"), soft_wrap=True)
     for key in plan.dropped:
-        console.print(Text(f"drop       –  {printable(key)}  (only in B)"), soft_wrap=True)
+        console.print(Text(f"drop        –  {printable(key)}  (only in B)"), soft_wrap=True)
+    for key in plan.pruned:
+        console.print(Text(f"drop        –  {printable(key)}  (--prune-ema)"), soft_wrap=True)
     console.print()
     print_plan_summary(plan)
+
+
+def print_json(plan: Plan, prediction: dict[str, Any] | None) -> None:
+    """The plan as one JSON document; without a scan there is no prediction."""
+    document = {
+        "format": "mergescope.plan",
+        "version": 1,
+        "counts": dict(sorted(Counter(action.verb for action in plan.actions).items())),
+        "warnings": plan.warnings,
+        "only_in_a": plan.only_in_a,
+        "only_in_b_dropped": plan.dropped,
+        "pruned": plan.pruned,
+        "shape_mismatch": plan.shape_mismatch,
+        "recipe": plan.recipe,
+        "prediction": prediction,
+        "actions": plan.actions,
+    }
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
 def print_plan_summary(plan: Plan) -> None:
@@ -43,6 +67,7 @@ def print_plan_summary(plan: Plan) -> None:
         ("kept, shapes differ", list(plan.shape_mismatch)),
         ("only in A, kept", list(plan.only_in_a)),
         ("only in B, left out", list(plan.dropped)),
+        ("EMA copies, left out", list(plan.pruned)),
         ("only in B, added", [a.key for a in plan.actions if a.verb == "add"]),
     ):
         if keys:

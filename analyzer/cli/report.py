@@ -36,7 +36,7 @@ _PAGE_AXES = {"component": "group", "block": "block", "part": "part", "kind": "k
 def report(scan_file: Path, output: Path, plotlyjs: PlotlyJs, quiet: bool) -> None:
     """Draw a scan as one self-contained HTML page."""
     from analyzer import scanfile
-    from analyzer.writer import check_files, write_files
+    from analyzer.writing.writer import check_files, write_files
 
     check_files([output], inputs=[scan_file])
     page = render_report(scanfile.load(scan_file), plotlyjs=plotlyjs)

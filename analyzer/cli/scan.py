@@ -76,7 +76,7 @@ def scan(
     from analyzer.ranking import keys_where
     from analyzer.scan import scan as run_scan
     from analyzer.statistics import STATISTICS
-    from analyzer.writer import check_files, write_files
+    from analyzer.writing.writer import check_files, write_files
 
     condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
     if condition is not None:

@@ -36,7 +36,7 @@ def print_scan(
     console = OutputConsole()
     for name, model in (("A", scan.a), ("B", scan.b), ("C", scan.base)):
         if model is not None:
-            console.print(Text.assemble((f"{name}  ", "bold"), _model_line(model)), soft_wrap=True)
+            console.print(Text.assemble((f"{name}  ", "bold"), model_line(model)), soft_wrap=True)
     console.print(Text(_pairing_line(scan)), soft_wrap=True)
     console.print()
     for finding in findings:
@@ -77,7 +77,8 @@ def _print_finding(finding: Finding, console: Console, style: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _model_line(model: ModelId) -> str:
+def model_line(model: ModelId) -> str:
+    """Name, size, dtypes and title of a model in one line."""
     dtypes = sorted((model.dtypes or {}).items(), key=lambda item: -item[1])
     names = " + ".join(DTYPES[name].label if name in DTYPES else name for name, _ in dtypes[:3])
     return f"{printable(Path(model.path).name)}  {human_bytes(model.bytes)}  {names}  {model.title}"

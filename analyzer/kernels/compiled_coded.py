@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits, widen
 from analyzer.kernels.formats import EXPONENT, ROUND_TO_ULP, TIE
+from analyzer.measures import LOWEST_STEP, STEP_BINS
 
 # The places of what a storage is in the array that tells it.
 SCALE, FLOOR, CODED, READ_AS_F32, STORAGE_WIDTH = range(5)
+
+_BIN_SHIFT = np.int64(51)  # leaves the exponent and one bit of the significand: two bins to an octave
+_FIRST_BIN = np.int64((1023 + LOWEST_STEP) << 1)
 
 
 @compile_loop()
@@ -64,6 +68,45 @@ def coded_rounding(
             if x != 0.0:
                 out[0] += ulp * ulp
             out[1] += equal
+
+
+@compile_loop()
+def coded_steps(
+    raw_a: NDArray[np.uint8],
+    code_a: int,
+    table_a: NDArray[np.float64],
+    raw_b: NDArray[np.uint8],
+    code_b: int,
+    table_b: NDArray[np.float64],
+    raw_c: NDArray[np.uint8],
+    code_c: int,
+    table_c: NDArray[np.float64],
+    count: int,
+    storage: NDArray[np.float64],
+    factors: NDArray[np.float64],
+    steps: NDArray[np.float64],
+) -> None:
+    """Add (count, Σd²) to `steps` (STEP_BINS, 2) by |d| / ulp(a), ulp = spacing in A's storage."""
+    a = np.empty(BLOCK, np.float64)
+    b = np.empty(BLOCK, np.float64)
+    c = np.zeros(BLOCK, np.float64)
+    for start in range(0, count, BLOCK):
+        n = min(BLOCK, count - start)
+        widen(raw_a, code_a, table_a, start, n, a)
+        widen(raw_b, code_b, table_b, start, n, b)
+        if len(raw_c):
+            widen(raw_c, code_c, table_c, start, n, c)
+        for i in range(n):
+            d = b[i] - a[i]
+            # of NaN and Inf neither comparison holds
+            if not (0.0 < abs(d) < np.inf and abs(c[i]) < np.inf):
+                continue
+            ulp = _spacing(a[i], factors[start + i if len(factors) > 1 else 0], storage)
+            ratio = abs(d) / ulp if ulp > 0.0 else 0.0
+            place = (bits_of_f64(ratio) >> _BIN_SHIFT) - _FIRST_BIN
+            place = min(max(place, np.int64(0)), np.int64(STEP_BINS - 1))
+            steps[place, 0] += 1.0
+            steps[place, 1] += d * d
 
 
 @compile_loop()

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits, widen
+from analyzer.kernels.compiled_histograms import TABLE, add_marginals, add_to_table
 from analyzer.kernels.formats import EXPONENT, ROUND_TO_ULP
-from analyzer.measures import BINS, LOWEST_EXPONENT
+from analyzer.measures import BINS
 
 # The places of the sums in the array that `measure` fills.
 (
@@ -51,17 +52,11 @@ from analyzer.measures import BINS, LOWEST_EXPONENT
     ABS_B,
     ABS_SUM,
     ABS_CONFLICT,
+    DOT_A,
     TASK_WIDTH,
-) = range(12)
-
-# The histogram is kept in lanes, so that neighbours of one magnitude need not wait for each other.
-# A lane holds a place for d = 0, which nobody reads, and (count, Σd²) for every bin.
-LANES = 4
-LANE_WIDTH = 2 * (BINS + 1)
+) = range(13)
 
 _REASSOCIATE = {"reassoc", "nsz", "contract"}
-_BIN_SHIFT = np.int64(51)  # leaves the exponent and one bit of the significand: two bins to an octave
-_FIRST_BIN = np.int64((1023 + LOWEST_EXPONENT) << 1)  # the code of the lowest edge, so shifted
 
 
 @compile_loop()
@@ -82,14 +77,17 @@ def measure(
     out: NDArray[np.float64],
     tasks: NDArray[np.float64],
     bins: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    e4m3_steps: NDArray[np.float64],
     rows: NDArray[np.float64],
 ) -> None:
     """Add the sums of `count` elements of two byte strings to `out` (WIDTH places, see above).
 
     `table_*` hold the 256 values of an 8-bit format and are ignored for the wider ones. `raw_c` is the
     base's, or empty; `tasks` (TASK_WIDTH places) is filled only with a base. `spacing` is
-    `formats.spacing`. `bins` are LANES · LANE_WIDTH places. `rows` has (Σa², Σb², Σd²) for every row of
-    `width` elements, of which the first one here is element `first` of its row; it may be empty.
+    `formats.spacing`. `bins`, `steps` and `e4m3_steps` have (count, Σd²) for every bin of the histograms.
+    `rows` has (Σa², Σb², Σd²) for every row of `width` elements, of which the first one here is element
+    `first` of its row; it may be empty.
     """
     a = np.empty(BLOCK, np.float64)
     b = np.empty(BLOCK, np.float64)
@@ -97,6 +95,8 @@ def measure(
     unusable = np.empty(BLOCK, np.bool_)
     squares = np.empty(BLOCK, np.float64)
     slots = np.empty(BLOCK, np.int64)
+    table = np.empty(TABLE, np.float64)
+    low, high = BINS, -1  # the rows of the table that are in use
     has_base = len(raw_c) > 0
     for start in range(0, count, BLOCK):
         n = min(BLOCK, count - start)
@@ -116,12 +116,13 @@ def measure(
         if n:
             changed = _accumulate(a, b, n, spacing[0], spacing[1], out)
             if changed > 0:
-                _add_bins(a, b, n, squares, slots, bins)
+                low, high = add_to_table(a, b, n, spacing, squares, slots, table, low, high)
                 if spacing[2] > 0 or spacing[4] > 0:
                     out[CAST_ONLY] += _count_casts(a, b, n, spacing)
             if has_base:
                 _add_tasks(a, b, c, n, tasks)
             out[N] += n
+    add_marginals(table, low, high, spacing, bins, steps, e4m3_steps)
 
 
 @compile_loop()
@@ -257,27 +258,6 @@ def _join_spread(out: Any, m2: Any, total: Any, squares: Any, shifted: Any, shif
 
 
 @compile_loop()
-def _add_bins(a: Any, b: Any, n: Any, squares: Any, slots: Any, bins: Any) -> Any:
-    """Add the block to the histogram of |d|: first all places, in vector registers, then all sums."""
-    _find_slots(a, b, n, squares, slots)
-    for i in range(n):
-        slot = slots[i]
-        bins[slot] += 1.0
-        bins[slot + 1] += squares[i]
-
-
-@compile_loop()
-def _find_slots(a: Any, b: Any, n: Any, squares: Any, slots: Any) -> Any:
-    for i in range(n):
-        d = b[i] - a[i]
-        squares[i] = d * d
-        code = (bits_of_f64(abs(d)) >> _BIN_SHIFT) - _FIRST_BIN
-        place = min(max(code, np.int64(0)), np.int64(BINS - 1)) + np.int64(1)
-        place = place if d != 0.0 else np.int64(0)
-        slots[i] = (np.int64(i) & np.int64(LANES - 1)) * np.int64(LANE_WIDTH) + (place << np.int64(1))
-
-
-@compile_loop()
 def _count_casts(a: Any, b: Any, n: Any, spacing: Any) -> Any:
     """How many positions differ, and are equal once one side is rounded to the other side's format."""
     equal = 0
@@ -340,11 +320,13 @@ def _add_task_counts(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
 
 @compile_loop(fastmath=_REASSOCIATE)
 def _add_task_sums(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
-    aa = bb = dd = abs_a = abs_b = abs_sum = 0.0
+    aa = bb = dd = abs_a = abs_b = abs_sum = dot_a = 0.0
     for i in range(n):
-        p = a[i] - c[i]
+        x = a[i]
+        p = x - c[i]
         q = b[i] - c[i]
-        d = b[i] - a[i]
+        d = b[i] - x
+        dot_a += x * p
         aa += p * p
         bb += q * q
         dd += d * d
@@ -357,3 +339,4 @@ def _add_task_sums(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     out[ABS_A] += abs_a
     out[ABS_B] += abs_b
     out[ABS_SUM] += abs_sum
+    out[DOT_A] += dot_a

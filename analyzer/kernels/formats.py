@@ -77,15 +77,16 @@ def casts(dtype_a: str, dtype_b: str) -> tuple[bool, bool]:
 
 
 def spacing(dtype_a: str, dtype_b: str) -> NDArray[np.float64]:
-    """What the kernels need of two formats: three pairs (scale, floor) as in `ulp_parameters`.
+    """What the kernels need of two formats: four pairs (scale, floor) as in `ulp_parameters`.
 
-    Of the ulp; of the format to which a cast of a is tried; and of the one for b. A scale of 0: no cast.
+    Of the ulp; of the format to which a cast of a is tried; of the one for b; and of a's own format. A scale
+    of 0: no cast.
     """
     to_b, to_a = casts(dtype_a, dtype_b)
     pairs = [ulp_parameters(dtype_a, dtype_b)]
     pairs += [
         (FLOATS[name].scale, FLOATS[name].smallest_spacing) if tried else (0.0, 0.0)
-        for name, tried in ((dtype_b, to_b), (dtype_a, to_a))
+        for name, tried in ((dtype_b, to_b), (dtype_a, to_a), (dtype_a, True))
     ]
     return np.array(pairs).reshape(-1)
 
@@ -129,6 +130,15 @@ def eight_bit_values(dtype: str) -> NDArray[np.float64]:
     else:
         magnitude = np.where((codes & 0x7F) == 0x7F, np.nan, magnitude)
     return np.where(codes >= 128, -magnitude, magnitude)
+
+
+def largest_finite(dtype: str) -> float:
+    """The largest number that a format has."""
+    f = FLOATS[dtype]
+    if f.infinite:
+        return float(np.ldexp(2.0 - f.scale, 1 - f.emin))
+    # Without Inf the highest exponent holds numbers too, and only its last code is NaN.
+    return float(np.ldexp(2.0 - 2 * f.scale, 2 - f.emin))
 
 
 def count_nonfinite(raw: NDArray[np.uint8], dtype: str) -> int:

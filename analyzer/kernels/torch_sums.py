@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analyzer.kernels.formats import ROUND_TO_ULP
+from analyzer.kernels.formats import FLOATS, ROUND_TO_ULP
 from analyzer.kernels.on_torch import EXPONENT_BITS, widen
-from analyzer.measures import BINS, LOWEST_EXPONENT
+from analyzer.measures import BINS, LOWEST_EXPONENT, LOWEST_STEP, STEP_BINS, STEP_OCTAVES
 
 Operand = tuple[NDArray[np.uint8], str]  # bytes, and the dtype of the elements that they hold
 Array = NDArray[np.float64]
 
 _BIN_SHIFT = 51  # leaves the exponent and one bit of the significand: two bins to an octave
+_EXPONENT_SHIFT = 52
+_PLACES = BINS * STEP_OCTAVES  # of the table; below 2^15
+_E4M3 = FLOATS["F8_E4M3"]
 _FIRST_BIN = (1023 + LOWEST_EXPONENT) << 1
 
 
@@ -80,24 +83,53 @@ def task_sums(x: Usable) -> Array:
             size_q.sum(),
             (p + q).abs().sum(),
             torch.where(conflict, size_p + size_q, 0.0).sum(),
+            x.a @ p,
         ]
     )
 
 
-def histogram(x: Usable) -> Array:
-    """(count, Σd²) of every bin of |d|, shape (BINS, 2)."""
-    places = ((x.d.abs().view(torch.int64) >> _BIN_SHIFT) - _FIRST_BIN).clamp(0, BINS - 1)
-    places = torch.where(x.d != 0, places, BINS).to(torch.int16)
-    ordered, order = torch.sort(places, stable=True)
-    counts = torch.bincount(ordered, minlength=BINS + 1)[:BINS]
-    squares = (x.d * x.d)[order]
-    filled = counts.tolist()
-    out = np.zeros((BINS, 2))
-    out[:, 0] = filled
-    parts = torch.split(squares[: sum(filled)], filled)
-    held = [place for place, count in enumerate(filled) if count]
-    if held:
-        out[held, 1] = _on_host([parts[place].sum() for place in held])
+def histograms(x: Usable, spacing: Sequence[float]) -> list[Array]:
+    """(count, Σd²) of every bin of all histograms, in the order of `measures.HISTOGRAMS`.
+
+    By way of the table that `compiled_sums` has: bins of |d| × octaves of |d| / ulp(a).
+    """
+    size = x.d.abs().view(torch.int64)
+    rows = ((size >> _BIN_SHIFT) - _FIRST_BIN).clamp(0, BINS - 1)
+    digits, floor = (_exponent(value) for value in spacing[6:8])
+    ulp = ((x.a.abs().view(torch.int64) >> _EXPONENT_SHIFT) + (digits - 1023)).clamp(min=floor)
+    octaves = ((size >> _EXPONENT_SHIFT) - ulp - LOWEST_STEP).clamp(0, STEP_OCTAVES - 1)
+    table = _summed(x.d, rows * STEP_OCTAVES + octaves).reshape(BINS, STEP_OCTAVES, 2)
+    bins = table.sum(axis=1)
+    row, octave = np.nonzero(table[:, :, 0])
+    lacking = _exponent(_E4M3.scale) - digits  # digits that e4m3 has less than A's format
+    spacings = (row >> 1) + LOWEST_EXPONENT - (octave + LOWEST_STEP) + lacking
+    spacings = np.maximum(spacings, _exponent(_E4M3.smallest_spacing) - 1023)
+    narrow = np.clip((row >> 1) + LOWEST_EXPONENT - spacings - LOWEST_STEP, 0, STEP_OCTAVES - 1)
+    found = [bins]
+    for places in (octave, narrow):
+        steps = np.zeros((STEP_BINS, 2))
+        # a spacing is a power of two, so |d| in units of it lies in the same half of its octave as |d|
+        np.add.at(steps, 2 * places + (row & 1), table[row, octave])
+        found.append(steps)
+    return found
+
+
+def _exponent(value: float) -> int:
+    """Of a power of two, as fp64 stores it."""
+    return int(np.float64(value).view(np.int64)) >> _EXPONENT_SHIFT
+
+
+def _summed(d: torch.Tensor, places: torch.Tensor) -> Array:
+    """(count, Σd²) of every place in the table; positions with d = 0 count nowhere."""
+    ordered, order = torch.sort(torch.where(d != 0, places, _PLACES).to(torch.int16), stable=True)
+    counts = torch.bincount(ordered, minlength=_PLACES + 1)[:_PLACES]
+    out = np.zeros((_PLACES, 2))
+    out[:, 0] = counts.cpu().numpy()
+    held = np.flatnonzero(out[:, 0])
+    if len(held):
+        lengths = counts[torch.from_numpy(held).to(counts.device)]
+        squares = (d * d)[order][: int(out[:, 0].sum())]
+        out[held, 1] = torch.segment_reduce(squares, "sum", lengths=lengths, unsafe=True).cpu().numpy()
     return out
 
 

@@ -42,7 +42,6 @@ side of a rule has, names that cannot be told apart, and fused tensors whose par
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
@@ -50,10 +49,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from analyzer.errors import AnalyzerError
-from analyzer.fields import Table, collect, listed
+from analyzer.fields import FieldError, Table, collect, listed
 from analyzer.layouts import templates
 from analyzer.layouts.facets import Facet
 from analyzer.layouts.templates import Node, Placeholders, TemplateError
+from analyzer.toml_reading import parse_toml
 
 T = TypeVar("T")
 
@@ -97,8 +97,8 @@ def load(file: Path | Traversable) -> Map:
 def parse(text: str, *, source: str) -> Map:
     """The map of a TOML text; `source` names it in messages."""
     try:
-        document = Table("the file", "", tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        document = Table("the file", "", parse_toml(text))
+    except FieldError as error:
         raise AnalyzerError(f"{source}: the map is not valid TOML: {error}") from error
     problems: list[str] = []
     heads = collect([document], _head, problems)

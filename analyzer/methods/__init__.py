@@ -1,36 +1,62 @@
-"""The merge methods: a literal table of pure functions on one chunk. To add one: a file, an entry."""
+"""The merge methods: a literal table of pure functions. To add one: a file, an entry.
+
+A method sees runs of elements, widened exactly to fp64, of all models at once; what it returns is rounded
+once, to the dtype of the output. It knows neither files nor keys' meanings, and gives the same values
+however a tensor is cut into runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from analyzer.methods.add_difference import ADD_DIFFERENCE
+from analyzer.methods.breadcrumbs import BREADCRUMBS, BREADCRUMBS_TIES
+from analyzer.methods.cosine_adaptive import COSINE_ADAPTIVE_A, COSINE_ADAPTIVE_B
+from analyzer.methods.dare import DARE_LINEAR, DARE_TIES
+from analyzer.methods.gram import GramSurvey
+from analyzer.methods.method import (
+    AbstractSurvey,
+    Array,
+    Method,
+    Operands,
+    Parameter,
+    Setting,
+    combine_linear,
+    vectors,
+)
+from analyzer.methods.model_stock import MODEL_STOCK
+from analyzer.methods.slerp import SLERP
+from analyzer.methods.task_arithmetic import TASK_ARITHMETIC
+from analyzer.methods.ties import TIES
+from analyzer.methods.train_difference import TRAIN_DIFFERENCE
+from analyzer.methods.triple_sum import SUM_TWICE, TRIPLE_SUM
+from analyzer.methods.weighted_sum import WEIGHTED_SUM
 
-import numpy as np
-from numpy.typing import NDArray
+__all__ = [
+    "METHODS",
+    "AbstractSurvey",
+    "Array",
+    "GramSurvey",
+    "Method",
+    "Operands",
+    "Parameter",
+    "Setting",
+    "combine_linear",
+    "vectors",
+]
 
-from analyzer.blending import AbstractBlender
-from analyzer.methods.weighted_sum import weighted_sum
-
-Bytes = NDArray[np.uint8]
-# (blender, bytes of a, dtype of a, bytes of b, dtype of b, alpha, dtype of the output)
-# -> (bytes of the output, how many of its values are NaN or Inf)
-Function = Callable[[AbstractBlender, Bytes, str, Bytes, str, float, str], tuple[Bytes, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One merge method and where it comes from."""
-
-    function: Function
-    formula: str
-    source: str
-
-
-METHODS: Mapping[str, Method] = {
-    "weighted_sum": Method(
-        weighted_sum,
-        "a + alpha·(b − a)",
-        "the weighted sum of the Stable Diffusion web UI's checkpoint merger; for fine-tunes of one base, "
-        "Wortsman et al., Robust fine-tuning of zero-shot models, arXiv 2109.01903",
-    ),
+METHODS = {
+    "weighted_sum": WEIGHTED_SUM,
+    "add_difference": ADD_DIFFERENCE,
+    "slerp": SLERP,
+    "train_difference": TRAIN_DIFFERENCE,
+    "cosine_adaptive_a": COSINE_ADAPTIVE_A,
+    "cosine_adaptive_b": COSINE_ADAPTIVE_B,
+    "task_arithmetic": TASK_ARITHMETIC,
+    "ties": TIES,
+    "dare_linear": DARE_LINEAR,
+    "dare_ties": DARE_TIES,
+    "breadcrumbs": BREADCRUMBS,
+    "breadcrumbs_ties": BREADCRUMBS_TIES,
+    "model_stock": MODEL_STOCK,
+    "triple_sum": TRIPLE_SUM,
+    "sum_twice": SUM_TWICE,
 }

@@ -19,12 +19,16 @@ import pytest
 from analyzer.categories import architectures
 from analyzer.categories.rulefiles import parse
 from analyzer.cli import mergescope
+from analyzer.methods import METHODS
+from analyzer.recipes.recipe_file import parse_toml
 from analyzer.statistics import STATISTICS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ (mergescope .*)$", TEXT, re.MULTILINE)
+TOML = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 TABLE = re.compile(r"(<!-- statistics:.*?-->\n)(.*?)(<!-- end of statistics -->)", re.DOTALL)
+METHODS_TABLE = re.compile(r"(<!-- methods:.*?-->\n)(.*?)(<!-- end of methods -->)", re.DOTALL)
 ARCHITECTURES = re.compile(r"(<!-- architectures:.*?-->\n)(.*?)(<!-- end of architectures -->)", re.DOTALL)
 
 
@@ -51,8 +55,25 @@ def architectures_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def methods_table() -> str:
+    """The merge methods as a Markdown table, from the one table that defines them."""
+    lines = ["| method | formula | takes | from |", "|---|---|---|---|"]
+    needs = {"may": "", "must": "needs "}
+    for name, method in METHODS.items():
+        takes = [
+            f"{needs[need]}`{option}`"
+            for need, option in ((method.base, "--base"), (method.models, "--model"))
+            if need != "no"
+        ]
+        takes += [f"`{parameter}`" for parameter in method.parameters]
+        formula = method.formula.replace("|", r"\|")
+        lines.append(f"| `{name}` | {formula} | {', '.join(takes)} | {method.source} |")
+    return "\n".join(lines) + "\n"
+
+
 @pytest.mark.parametrize(
-    ("pattern", "made"), [(TABLE, statistics_table), (ARCHITECTURES, architectures_table)]
+    ("pattern", "made"),
+    [(TABLE, statistics_table), (ARCHITECTURES, architectures_table), (METHODS_TABLE, methods_table)],
 )
 def test_the_tables_are_the_codes(pattern: re.Pattern[str], made: Callable[[], str]) -> None:
     """Name, formula, unit, range and meaning of every statistic; every architecture that ships."""
@@ -67,10 +88,17 @@ def test_the_tables_are_the_codes(pattern: re.Pattern[str], made: Callable[[], s
 
 def test_the_example_of_an_own_architecture_works() -> None:
     """It is a rule file, and puts keys where its comments say."""
-    (text,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    (text,) = [block for block in TOML if "[[" in block]
     rules = parse(text, source="README")
     assert ("transformer", "L07", "attn/qkv", "attn") == rules.position("blocks.7.attn.qkv.weight")
     assert rules.heading.fit([("blocks.7.attn.qkv.weight", 2)])
+
+
+def test_the_example_of_a_recipe_works(tmp_path: Path) -> None:
+    """It is a recipe, with the options that it names."""
+    (text,) = [block for block in TOML if "method = " in block]
+    wish = parse_toml(text, source=tmp_path / "recipe.toml")
+    assert {"method", "block_weights", "base_alpha", "sets", "dtype", "dtypes"} == wish.given
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +156,7 @@ def test_the_python_example_runs() -> None:
         assert done.stdout
 
 
-@pytest.mark.parametrize("command_name", ["scan", "rank", "report", "merge", "inspect"])
+@pytest.mark.parametrize("command_name", [name for name in mergescope.commands if name != "demo"])
 def test_every_option_is_documented(command_name: str) -> None:
     """Whatever a command offers stands somewhere in the README."""
     command = mergescope.commands[command_name]

@@ -1,6 +1,7 @@
-"""Write a safetensors file: header first, tensors in any order and from any thread, then rename.
+"""Write a safetensors file: header first, then tensors in any order and from any thread.
 
-Nothing of that name exists until the file is complete. Knows no models: bytes come from the caller.
+Nothing of that name exists until the file is complete. What must not be written over is decided here
+too. Knows no models: bytes come from the caller.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import shutil
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from math import prod
 from pathlib import Path
 
@@ -22,9 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.errors import OutputError
+from analyzer.writing.system_calls import start_writing_out
+from analyzer.writing.unfinished import new_file, output_errors, remove_abandoned
 
 _ALIGNMENT = 8  # the header is padded so that the data starts at a multiple of this, as the library does
-_NEW_FILE_MODE = 0o666  # what open() asks for; the user's umask takes its share
+_WRITE_OUT_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,12 @@ class FileLayout:
 class SafetensorsWriter:
     """An open, not yet visible file. `write` is safe to call from many threads."""
 
-    def __init__(self, path: Path, descriptor: int, layout: FileLayout) -> None:
+    def __init__(self, path: Path, file: FileIO, layout: FileLayout) -> None:
         self._path = path  # what messages call it
-        self._descriptor = descriptor
+        self._file = file  # and not its number, which another file has once this one is closed
         self._starts = layout.starts
         self._lock = threading.Lock()
+        self._fresh = 0  # bytes that the system was not yet told to bring to the disk
         self._put(memoryview(layout.header), 0)
 
     def write(self, index: int, offset: int, data: NDArray[np.uint8]) -> None:
@@ -70,63 +75,67 @@ class SafetensorsWriter:
         with output_errors(self._path):
             while view:
                 written = self._write_some(view, position)
+                self._write_out(written)
                 view, position = view[written:], position + written
+
+    def _write_out(self, written: int) -> None:
+        """Let the disk work while the next tensors are computed, and not only once all are there."""
+        with self._lock:
+            self._fresh += written
+            if self._fresh < _WRITE_OUT_BYTES:
+                return
+            self._fresh = 0
+        start_writing_out(self._file.fileno())
 
     def _write_some(self, view: memoryview, position: int) -> int:
         if hasattr(os, "pwrite"):
-            return os.pwrite(self._descriptor, view, position)
+            return os.pwrite(self._file.fileno(), view, position)
         with self._lock:  # Windows has one file position for all threads
-            os.lseek(self._descriptor, position, os.SEEK_SET)
-            return os.write(self._descriptor, view)
+            self._file.seek(position)
+            return self._file.write(view)
 
 
 @contextlib.contextmanager
 def create_safetensors(
-    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]
+    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str], *, force: bool = False
 ) -> Iterator[SafetensorsWriter]:
     """A writer for the file that will appear at `path` when the block ends well.
 
-    The file is built beside its target under another name, synced and renamed, with the user's
-    ordinary permissions. If anything goes wrong, an interrupt included, it is removed. Raises
+    It has the user's ordinary permissions. If anything goes wrong, an interrupt included, nothing is
+    left; without `force` nothing is replaced, even if it appeared while the block ran. Raises
     OutputError if the disk is full or the folder cannot be written to. Call `check_target` first.
     """
     layout = layout_of(entries, metadata)
-    temporary = temporary_beside(path)
-    try:
-        with output_errors(path):
-            check_space(path.parent, layout.size)
-        with open_writer(temporary, layout, shown=path) as writer:
-            yield writer
-        with output_errors(path):
-            temporary.replace(path)
-    finally:  # an interrupt comes here too; after the rename there is nothing to remove
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with output_errors(path):
+        remove_abandoned(path.parent)
+        check_space(path.parent, layout.size)
+    with open_writer(path, layout, shown=path, force=force) as writer:
+        yield writer
 
 
 @contextlib.contextmanager
-def open_writer(place: Path, layout: FileLayout, *, shown: Path) -> Iterator[SafetensorsWriter]:
-    """A writer for a new file at `place`, synced when the block ends well; messages call it `shown`."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    with output_errors(shown):
-        file = os.fdopen(os.open(place, flags, _NEW_FILE_MODE), "wb", buffering=0)
-    with file:
-        yield SafetensorsWriter(shown, file.fileno(), layout)
-        with output_errors(shown):
-            os.fsync(file.fileno())
+def open_writer(path: Path, layout: FileLayout, *, shown: Path, force: bool) -> Iterator[SafetensorsWriter]:
+    """A writer for the file that appears at `path` when the block ends well; messages call it `shown`."""
+    with new_file(path, shown=shown, force=force) as file:
+        yield SafetensorsWriter(shown, file, layout)
 
 
-def check_target(path: Path, *, inputs: Iterable[Path], force: bool) -> None:
+def check_target(path: Path, *, inputs: Iterable[Path], force: bool, folders: Iterable[Path] = ()) -> None:
     """Refuse what must not be written: an input (through links too), a folder, an existing file.
 
-    Raises OutputError. `force` allows an existing file to be replaced, an input never.
+    So is what would lie in one of `folders`, those of the inputs: whoever opens that would take it for
+    a part of the model. `force` allows an existing file to be replaced, an input never. Raises OutputError.
     """
     if path.suffix.lower() != ".safetensors":
         raise OutputError(
             f"{path}: models are written as .safetensors; name the output {path.stem}.safetensors"
         )
     check_files([path], inputs=inputs)
+    for folder in folders:
+        if is_within(path, folder):
+            raise OutputError(
+                f"{path}: lies in {folder}, which is an input and would change with it; name another place"
+            )
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path}: exists already; name another file, or replace it with --force")
     if path.exists() and not path.is_file():
@@ -158,6 +167,15 @@ def _check_file(path: Path, sources: Sequence[Path], others: Sequence[Path]) -> 
         raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
 
 
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, or what it leads to, is the folder or lies in it, under whatever name."""
+    if not folder.exists():
+        return False
+    named, real = path.absolute(), Path(os.path.realpath(path))
+    places = {named, *named.parents, real, *real.parents}
+    return any(place.exists() and place.samefile(folder) for place in places)
+
+
 def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> None:
     """Write scans, reports and tables, all of them or none, replacing earlier ones, never an input.
 
@@ -165,18 +183,13 @@ def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> No
     """
     check_files(list(contents), inputs=inputs)
     files = {path: data for path, data in contents.items() if not _is_stream(path)}
-    temporaries = {path: temporary_beside(path) for path in files}
-    try:
+    with ExitStack() as stack:
         for path, data in files.items():
+            file = stack.enter_context(new_file(path, shown=path, force=True))
             with output_errors(path):
-                temporaries[path].write_bytes(data)
-        for path, temporary in temporaries.items():
-            with output_errors(path):
-                temporary.replace(path)
-    finally:
-        for temporary in temporaries.values():
-            with contextlib.suppress(OSError):  # where nothing could be written, nothing is there
-                temporary.unlink(missing_ok=True)
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
     for path in contents.keys() - files.keys():
         with output_errors(path):
             path.write_bytes(contents[path])
@@ -185,11 +198,6 @@ def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> No
 def _is_stream(path: Path) -> bool:
     """Whether something stands there that is written to rather than replaced."""
     return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def temporary_beside(path: Path) -> Path:
-    """A name beside the target that nobody uses, short enough wherever the target's is."""
-    return path.with_name(f".mergescope-{secrets.token_hex(4)}.part")
 
 
 def layout_of(entries: Sequence[Entry], metadata: Mapping[str, str]) -> FileLayout:
@@ -238,30 +246,3 @@ def check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where folders can be synced."""
-    with contextlib.suppress(OSError):  # Windows and some network file systems cannot open a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """OutputError, in one sentence about the output, for what the system says of a file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            problem = "the disk is full; free some space or write elsewhere (nothing was left behind)"
-        elif error.errno in (errno.EMFILE, errno.ENFILE):
-            problem = "too many files are open at once; allow more (ulimit -n), or close other programs"
-        elif error.errno == errno.ENOENT:
-            problem = f"the folder {path.parent} does not exist; create it first"
-        else:
-            problem = f"cannot be written ({error.strerror or error}); choose another place"
-        raise OutputError(f"{path}: {problem}") from error

@@ -17,16 +17,15 @@ from analyzer.checkpoints.folder_contents import MODEL_INDEX, Contents, contents
 from analyzer.checkpoints.sources import FileSource
 from analyzer.checkpoints.weight_names import SUFFIXES
 from analyzer.errors import OutputError
-from analyzer.writer import (
-    Entry,
-    SafetensorsWriter,
-    check_space,
-    layout_of,
-    open_writer,
+from analyzer.writing.system_calls import exchange, rename_new
+from analyzer.writing.unfinished import (
+    new_folder,
     output_errors,
+    remove_abandoned,
     sync_folder,
     temporary_beside,
 )
+from analyzer.writing.writer import Entry, SafetensorsWriter, check_space, is_within, layout_of, open_writer
 
 _COPY_BYTES = 1 << 20  # read and written at a time
 
@@ -62,10 +61,11 @@ def create_folder(path: Path, folder: Folder, *, force: bool) -> Iterator[list[S
     size = sum(layout.size for layout in layouts) + sum(map(len, folder.texts.values()))
     size += sum(_size(source) for source in folder.copies.values())
     temporary = temporary_beside(path)
-    try:
+    with ExitStack() as stack:
         with output_errors(path):
+            remove_abandoned(path.parent)
             check_space(path.parent, size)
-            temporary.mkdir()
+            stack.enter_context(new_folder(temporary))
             for name in (*folder.texts, *folder.copies, *(file.name for file in folder.weights)):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         for name, text in folder.texts.items():
@@ -73,17 +73,17 @@ def create_folder(path: Path, folder: Folder, *, force: bool) -> Iterator[list[S
         for name, source in folder.copies.items():
             with closing(FileSource(source)) as opened:
                 _write(temporary / name, _pieces(opened), shown=path / name)
-        with ExitStack() as stack:
+        with ExitStack() as files:
             yield [
-                stack.enter_context(open_writer(temporary / file.name, layout, shown=path / file.name))
+                files.enter_context(
+                    open_writer(temporary / file.name, layout, shown=path / file.name, force=False)
+                )
                 for file, layout in zip(folder.weights, layouts, strict=True)
             ]
         for inner, _, _ in os.walk(temporary):
             sync_folder(Path(inner))
         with output_errors(path):
             _put_in_place(temporary, path, force=force)
-    finally:  # after the rename there is nothing to remove
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_folder(path: Path, *, files: Iterable[Path], folders: Iterable[Path], force: bool) -> None:
@@ -101,13 +101,13 @@ def check_folder(path: Path, *, files: Iterable[Path], folders: Iterable[Path], 
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
         for folder in folders:
-            if _is_within(path, folder):
+            if is_within(path, folder):
                 raise OutputError(
                     f"{path}: is the input {folder}, or lies in it; inputs are never written to, name "
                     "another place"
                 )
         for file in files:
-            if _is_within(file, path):
+            if is_within(file, path):
                 raise OutputError(
                     f"{path}: holds the input {file}; inputs are never written over, name another folder"
                 )
@@ -138,15 +138,6 @@ def _is_model(contents: Contents) -> bool:
     return not contents.folders and len({file.family for file in contents.weights}) == 1
 
 
-def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a path, or what it leads to, is the folder or lies in it, under whatever name."""
-    if not folder.exists():
-        return False
-    named, real = path.absolute(), Path(os.path.realpath(path))
-    places = {named, *named.parents, real, *real.parents}
-    return any(place.exists() and place.samefile(folder) for place in places)
-
-
 def _size(path: Path) -> int:
     with closing(FileSource(path)) as source:
         return source.size
@@ -166,23 +157,34 @@ def _write(place: Path, pieces: Iterable[bytes], *, shown: Path) -> None:
 
 
 def _put_in_place(new: Path, path: Path, *, force: bool) -> None:
-    """Rename the finished folder; an earlier one is moved aside before, and comes back if that fails."""
+    """Rename the finished folder. An earlier one is there until the new one is, where the system can."""
     if not (force and path.is_dir()):
-        new.rename(path)
+        rename_new(new, path)
         sync_folder(path.parent)
         return
-    earlier = temporary_beside(path)
+    earlier = new if exchange(new, path) else _replace(new, path)
+    sync_folder(path.parent)
+    try:
+        shutil.rmtree(earlier)
+    except OSError as error:
+        if not earlier.exists():  # another process took it for abandoned, as it is
+            return
+        raise OutputError(
+            f"{path}: is written, but the folder that was there cannot be removed ({error.strerror}); "
+            f"what is left of it lies in {earlier}, remove that yourself"
+        ) from error
+
+
+def _replace(new: Path, path: Path) -> Path:
+    """Rename twice: the earlier folder, which is returned, moves aside, and comes back if that fails.
+
+    Its name is not that of a part: a process that is killed in between leaves it, and nobody removes it.
+    """
+    earlier = temporary_beside(path).with_suffix(".earlier")
     try:
         path.rename(earlier)
         new.rename(path)
     finally:
         if not os.path.lexists(path) and earlier.is_dir():
             earlier.rename(path)
-    sync_folder(path.parent)
-    try:
-        shutil.rmtree(earlier)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: is written, but the folder that was there cannot be removed ({error.strerror}); "
-            f"what is left of it lies in {earlier}, remove that yourself"
-        ) from error
+    return earlier

@@ -1,0 +1,1 @@
+"""Write models and other files, whole or not at all."""

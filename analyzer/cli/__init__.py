@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -62,6 +63,9 @@ def main() -> NoReturn:
             signal.signal(number, _interrupt)
     _allow_many_files()
     gc.set_threshold(_OBJECTS)
+    # numpy's and scipy's libraries start a thread for each processor, which waits in a busy loop for the
+    # matrix products that no command has for it. To be said before they are imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run())
 
 

@@ -55,10 +55,8 @@ def print_forecast_line(found: Forecast) -> None:
     console.print(Text(spelled(text, console.encoding)), soft_wrap=True)
 
 
-def document(found: Forecast | None) -> dict[str, Any] | None:
+def document(found: Forecast) -> dict[str, Any]:
     """The prediction as plain values."""
-    if found is None:
-        return None
     groups: Sequence[dict[str, Any]] = [
         {"name": group.name, "selector": group.selector, **asdict(group.prediction)} for group in found.groups
     ]

@@ -75,7 +75,7 @@ def merge(
     mergescope merge a.safetensors b.safetensors -o c.safetensors --scan scan.json --budget 0.05
     mergescope merge folder-a folder-b -o folder-c --alpha 0.5 --set 'lm_head=0'
     """  # noqa: D301 - click wants the character that \b stands for
-    from analyzer.cli import forecasts, merge_inputs, plans, terminal
+    from analyzer.cli import merge_inputs, plans, terminal
     from analyzer.merge import check_output
     from analyzer.writing.writer import write_files
 
@@ -90,11 +90,9 @@ def merge(
         plan, scan, found = _planned(inputs, wish, job)
         with terminal.pipe_may_close():
             if as_json:
-                plans.print_json(plan, forecasts.document(found))
+                plans.print_json(plan, found)
             elif dry_run:
-                plans.print_plan(plan)
-                if found:
-                    forecasts.print_forecast(found)
+                plans.print_plan(plan, found)
         verified = None if dry_run else _written(inputs, wish, plan, scan, found, job)
         if saved:  # last: where the merge fails, nothing is left behind
             write_files(saved, inputs=inputs.files)
@@ -103,10 +101,7 @@ def merge(
     if not quiet and not as_json:
         with terminal.pipe_may_close():
             plans.print_plan_summary(plan)
-            if verified:
-                forecasts.print_verification(verified)
-            elif found:
-                forecasts.print_forecast_line(found)
+            plans.print_outcome(found, verified)
             terminal.print_written([path for path in (output, save_recipe) if path])
 
 
@@ -115,7 +110,6 @@ def _planned(inputs: Inputs, wish: Wish, job: _Job) -> tuple[Plan, Scan | None, 
     from analyzer.cli import merge_inputs, terminal
     from analyzer.devices import resolve_device
     from analyzer.merge import plan_merge
-    from analyzer.prediction.forecast import forecast
     from analyzer.recipes.recorded_inputs import input_warnings
     from analyzer.scan import scan as measure
 
@@ -134,7 +128,11 @@ def _planned(inputs: Inputs, wish: Wish, job: _Job) -> tuple[Plan, Scan | None, 
                 inputs.a, inputs.b, base=inputs.base, book=book,
                 device=device, threads=job.threads, progress=progress,
             )  # fmt: skip
-    found = forecast(plan, wish.recipe, scan) if scan else None
+    if scan is None:
+        return plan, None, None
+    from analyzer.prediction.forecast import forecast
+
+    found = forecast(plan, wish.recipe, scan)
     if found and found.warning:
         job.warn(found.warning)
     return plan, scan, found
@@ -147,7 +145,6 @@ def _written(
     from analyzer.cli import terminal
     from analyzer.devices import resolve_device
     from analyzer.merge import merge as run_merge
-    from analyzer.prediction.verified_merge import verify_merge
 
     assert job.output is not None
     device = resolve_device(job.device, notify=job.warn)
@@ -160,6 +157,8 @@ def _written(
     if not job.verify:
         return None
     assert scan is not None
+    from analyzer.prediction.verified_merge import verify_merge
+
     try:
         with terminal.progress_bar("verifying", quiet=job.quiet) as progress:
             return verify_merge(

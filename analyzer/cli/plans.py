@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -11,6 +11,10 @@ from rich.text import Text
 
 from analyzer.cli.terminal import OutputConsole, list_some, printable
 from analyzer.records import Plan
+
+if TYPE_CHECKING:
+    from analyzer.prediction.forecast import Forecast
+    from analyzer.prediction.verification import Verification
 
 # What the counts are called, in the order in which a reader cares.
 _VERBS = {
@@ -24,8 +28,8 @@ _VERBS = {
 }
 
 
-def print_plan(plan: Plan) -> None:
-    """Every key with its action, alpha and reason, a line each, then the counts."""
+def print_plan(plan: Plan, found: Forecast | None) -> None:
+    """Every key with its action, alpha and reason, a line each, then the counts and what is predicted."""
     console = OutputConsole()
     for action in plan.actions:
         alpha = "–" if action.alpha is None else f"{action.alpha:.4g}"
@@ -37,10 +41,31 @@ def print_plan(plan: Plan) -> None:
         console.print(Text(f"drop        –  {printable(key)}  (--prune-ema)"), soft_wrap=True)
     console.print()
     print_plan_summary(plan)
+    if found is not None:
+        from analyzer.cli import forecasts
+
+        forecasts.print_forecast(found)
 
 
-def print_json(plan: Plan, prediction: dict[str, Any] | None) -> None:
+def print_outcome(found: Forecast | None, verified: Verification | None) -> None:
+    """What was measured of the written model, or what was predicted of it, if anything was."""
+    if found is None and verified is None:
+        return
+    from analyzer.cli import forecasts  # what most merges do without is not imported for them
+
+    if verified is not None:
+        forecasts.print_verification(verified)
+    elif found is not None:
+        forecasts.print_forecast_line(found)
+
+
+def print_json(plan: Plan, found: Forecast | None) -> None:
     """The plan as one JSON document; without a scan there is no prediction."""
+    prediction = None
+    if found is not None:
+        from analyzer.cli import forecasts
+
+        prediction = forecasts.document(found)
     document = {
         "format": "mergescope.plan",
         "version": 1,

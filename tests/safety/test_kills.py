@@ -62,6 +62,14 @@ class Case:
         assert visible in (self.before, self.done), sorted(visible)
         return parts
 
+    def clean(self) -> bool:
+        """Whether nothing is left.
+
+        A file that replaces an earlier one has a hidden name for an instant, when it is complete.
+        """
+        whole = self.done[self.out.name] if self.before else None
+        return all((self.out.parent / part).read_bytes() == whole for part in self.left())
+
 
 def case(merges: Server, root: Path, *, folder: bool, force: bool, elements: int = 300) -> Case:
     """Two models and what their merge is."""
@@ -192,7 +200,7 @@ def test_killed_at_random_moments(merges: Server, tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         ended = merges.wait()
         assert ended.code in (0, -signal.SIGKILL), ended.text
-        assert [] == it.left() or sys.platform != "linux"
+        assert it.clean() or sys.platform != "linux"
         done = it.done["merged.safetensors"] == (it.out.read_bytes() if it.out.exists() else b"")
         seconds *= 0.85 if done else 1.03
         phases["writing" if midway else "done" if done else "before"] += 1
@@ -224,7 +232,7 @@ def test_killed_as_users_start_it(merges: Server, tmp_path: Path) -> None:
         sleep_until(start + seconds * (turn + rng.random()) / 10)
         process.kill()
         process.wait()
-        assert [] == it.left() or sys.platform != "linux"
+        assert it.clean() or sys.platform != "linux"
     assert before == tree(it.inputs)
 
 

@@ -5,7 +5,7 @@ Decides nothing about values; what the output consists of follows from A and fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ from analyzer.methods import METHODS
 from analyzer.methods.gram import GramSurvey
 from analyzer.model_folder import Companions, OutputFile, companions, configs, distribute, indexes
 from analyzer.pairing import pair
-from analyzer.planning.resolving import resolve, still_true
+from analyzer.planning.metadata import still_true
+from analyzer.planning.resolving import resolve
 from analyzer.recipes.document import METADATA_NAME
 from analyzer.recipes.history import Parents, parent_of, recipe_text
 from analyzer.recipes.recipe import Recipe
@@ -198,16 +199,16 @@ def merge(
     keys = [action.key for action in plan.actions]
     files = distribute(a, keys) if folder else [OutputFile(out.name, tuple(keys), plan.metadata)]
     steps = steps_of(files, inputs, plan, recipe)
+    texts = _texts(a, files, steps, recipe, plan.plain) if folder else {}
     # Before the output is opened: a merge that only copies needs no arithmetic, nor its start-up.
     blender = open_blender(device) if not all(step.copies for step in steps) else None
     run = _Run(steps, blender, threads or (blender.threads if blender else None), progress)
     known = run.survey(recipe)
     text, warnings = recipe_text(plan.recipe, _parents(inputs, recipe))
     weights = _weights(files, steps, text, plain=plan.plain)
-    beside = companions(a) if folder else Companions({}, ())
+    beside = companions(a, plain=bool(plan.plain)) if folder else Companions({}, ())
     output: AbstractContextManager[Sequence[SafetensorsWriter]]
     if folder:
-        texts = _texts(a, files, steps, recipe, plain=plan.plain)
         copies = {name: path for name, path in beside.copies.items() if name not in texts}
         output = create_folder(out, Folder(weights, texts, copies), force=force)
     else:
@@ -285,7 +286,7 @@ def _one_file(out: Path, file: WeightFile, *, force: bool) -> Iterator[list[Safe
 
 
 def _weights(
-    files: Sequence[OutputFile], steps: Sequence[Step], recipe: str, *, plain: bool
+    files: Sequence[OutputFile], steps: Sequence[Step], recipe: str, *, plain: Collection[str]
 ) -> list[WeightFile]:
     """The files as the writer wants them; each says what A's file says, and the recipe."""
     entries: list[list[Entry]] = [[] for _ in files]
@@ -296,7 +297,9 @@ def _weights(
         WeightFile(
             file.name,
             own,
-            {"format": "pt"} | still_true(file.metadata, plain=plain) | {METADATA_NAME: recipe},
+            {"format": "pt"}
+            | still_true(file.metadata, plain=[file.inner(key) for key in plain])
+            | {METADATA_NAME: recipe},
         )
         for file, own in zip(files, entries, strict=True)
     ]
@@ -310,7 +313,7 @@ def _parents(inputs: Inputs, recipe: Recipe) -> Parents:
 
 
 def _texts(
-    a: Checkpoint, files: Sequence[OutputFile], steps: Sequence[Step], recipe: Recipe, *, plain: bool
+    a: Checkpoint, files: Sequence[OutputFile], steps: Sequence[Step], recipe: Recipe, plain: frozenset[str]
 ) -> dict[str, bytes]:
     """The small files that are written anew."""
     sizes = {step.action.key: step.entry.nbytes for step in steps}

@@ -21,6 +21,7 @@ from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.folder_contents import MAX_ENTRIES, MODEL_INDEX
 from analyzer.checkpoints.json_file import read_json_object
 from analyzer.checkpoints.pipeline import MAX_MODEL_INDEX_BYTES
+from analyzer.checkpoints.scaled import left_as_codes
 from analyzer.checkpoints.sources import FileSource
 from analyzer.checkpoints.weight_names import FOREIGN_SUFFIXES, SUFFIXES, is_adapter, is_index
 from analyzer.errors import CheckpointError, RecipeError
@@ -121,25 +122,40 @@ def indexes(a: Checkpoint, files: Sequence[OutputFile], sizes: Mapping[str, int]
 
 
 def configs(
-    a: Checkpoint, files: Sequence[OutputFile], *, dtype: str | None, plain: bool
+    a: Checkpoint, files: Sequence[OutputFile], *, dtype: str | None, plain: frozenset[str]
 ) -> dict[str, bytes]:
     """Every config.json beside weights that would be false, corrected; none if nothing changes.
 
-    `dtype` is torch's name of what all weights are cast to: loaders go by it. `plain` says that the
-    weights are not quantized any more, and a description of that would mislead them.
+    `dtype` is torch's name of what all weights are cast to: loaders go by it. `plain` are the keys of those
+    that are not quantized any more, and a description of that would mislead them. Raises RecipeError where
+    it would still hold for other weights.
     """
     assert a.folder is not None
     texts: dict[str, bytes] = {}
     for folder in sorted({file.name[: file.name.rfind("/") + 1] for file in files}):
         name = f"{folder}config.json"
         path = a.folder / name
-        if (dtype is None and not plain) or not path.is_file():
+        keys = [key for file in files if file.name.rpartition("/")[0] == folder[:-1] for key in file.keys]
+        changed = not plain.isdisjoint(keys)
+        if (dtype is None and not changed) or not path.is_file():
             continue
         config = _read_config(path)
-        corrected = _corrected(config, dtype=dtype, plain=plain)
+        corrected = _corrected(config, dtype=dtype, plain=changed)
+        if changed and corrected != _corrected(config, dtype=dtype, plain=False):
+            _require_all(a, keys, plain)
         if corrected != config:
             texts[name] = (json.dumps(corrected, ensure_ascii=False, indent=2) + "\n").encode()
     return texts
+
+
+def _require_all(a: Checkpoint, keys: Sequence[str], plain: Collection[str]) -> None:
+    """A configuration says of all weights that they are quantized, or of none."""
+    codes = left_as_codes(a.infos) | {key for key, info in a.infos.items() if info.encoded}
+    if left := [key for key in keys if key in codes and key not in plain]:
+        raise RecipeError(
+            f"--dtype: {len(left)} weights would stay quantized, such as {left[0]}, and others not, which "
+            f"{a.path.name}'s config.json has no words for; give one --dtype for all, or none"
+        )
 
 
 def _read_config(path: Path) -> _Json:
@@ -170,8 +186,10 @@ def _corrected(config: _Json, *, dtype: str | None, plain: bool) -> _Json:
     return result
 
 
-def companions(a: Checkpoint) -> Companions:
+def companions(a: Checkpoint, *, plain: bool = False) -> Companions:
     """Every other file of A: configurations, tokenizers, schedulers, texts.
+
+    `plain`: the weights are not quantized any more, and what says how they were is left out.
 
     Links to files are followed, as the cache of Hugging Face consists of them. Hidden files and folders
     are not looked at. CheckpointError if a folder cannot be listed or holds too many files.
@@ -180,6 +198,7 @@ def companions(a: Checkpoint) -> Companions:
     own = {shard.name for shard in a.shards}
     own |= {path.relative_to(a.folder).as_posix() for path in a.files if is_index(path.name)}
     own.add("mergekit_config.yml")  # of the merge that made A: it stands in the history instead
+    own |= {_QUANTIZATION} if plain else set()
     copies: dict[str, Path] = {}
     left_out: list[str] = []
     for found in _walk(a.folder, _components(a)):
@@ -259,6 +278,7 @@ _OTHER_FORM = re.compile(
     r"(?P<stem>.+)\.(?:bin|pt|pth|ckpt)(?P<index>(\.[^.]+)?\.index(\.[^.]+)?\.json)?", re.IGNORECASE
 )
 _WEIGHTS = (*SUFFIXES, *FOREIGN_SUFFIXES, ".onnx_data", ".pb", ".npz")
+_QUANTIZATION = "hf_quant_config.json"  # ModelOpt's copy of what config.json says
 _FOREIGN_INDEX = re.compile(r"\.(msgpack|h5)\.index\.json\Z", re.IGNORECASE)
 # What trainers leave in a folder, and models for Apple's runtime.
 _NOT_ENTERED = re.compile(r"(checkpoint|global_step)-?\d+|.*\.(mlpackage|mlmodelc)")

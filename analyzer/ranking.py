@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 from analyzer.errors import AnalyzerError
 from analyzer.evaluation import evaluate, evaluate_key, require_measured
 from analyzer.expressions import Condition
-from analyzer.measures import Sums, add_sums
+from analyzer.measures import Sums, add, add_sums
 from analyzer.records import KeyScan, Labels, Scan
 from analyzer.selectors import compile_selector, select
 from analyzer.statistics import STATISTICS
@@ -82,7 +82,7 @@ def rank_keys(
         chosen: Sequence[KeyScan] = counted(rows)
     else:
         chosen = select(only, rows=rows, blocks=scan.blocks)
-    whole = total(scan.keys)
+    whole = whole_energy(scan)
     groups: dict[Place, list[KeyScan]] = {}
     for row in chosen:
         groups.setdefault(place(row, axes, depth), []).append(row)
@@ -136,7 +136,7 @@ def keys_where(scan: Scan, condition: Condition) -> list[KeyScan]:
             f"{scan.b.path}; look at both with mergescope inspect"
         )
     require_measured(condition.names, scan)
-    whole = total(scan.keys)
+    whole = whole_energy(scan)
     return [row for row in counted(scan.keys) if condition.holds(evaluate_key(row, total=whole))]
 
 
@@ -148,6 +148,11 @@ def counted(rows: Iterable[KeyScan]) -> list[KeyScan]:
 def total(rows: Iterable[KeyScan]) -> Sums:
     """The record of all counted rows together."""
     return add_sums(row.sums for row in counted(rows))
+
+
+def whole_energy(scan: Scan) -> Sums:
+    """Of the scan's record no more than what shares are shares of: the rest takes long for many keys."""
+    return Sums(sum_dd=add([row.sums.sum_dd for row in counted(scan.keys)]))
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
@@ -226,7 +231,13 @@ def _exact(
 
 def _kinds(rows: Iterable[KeyScan]) -> list[_Kind]:
     """What components there are, of which part: few rows, whatever the number of keys."""
-    return [_Kind("", labels) for labels in {_without_place(row.labels): None for row in rows}]
+    found: dict[tuple[str, str, str, bool], Labels] = {}
+    for row in rows:
+        labels = row.labels
+        kind = (labels.part, labels.component, labels.group, labels.counted)
+        if kind not in found:
+            found[kind] = _without_place(labels)
+    return [_Kind("", labels) for labels in found.values()]
 
 
 def _foreign(

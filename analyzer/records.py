@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from analyzer.measures import Sums
@@ -259,4 +259,6 @@ class Plan:
     pairs: Mapping[str, Pair]  # by A's key: what of B a key is merged with
     partners: Partners = Partners()  # what of the further models
     pruned: tuple[str, ...] = ()  # keys of A that the output has not, as asked
-    plain: bool = False  # whether weights that A holds quantized are written as plain values
+    plain: frozenset[str] = frozenset()  # weights that A holds quantized and that get plain values
+    labels: Mapping[str, Labels] = field(default_factory=dict)  # by key of the output, and those pruned
+    blocks: tuple[str, ...] = ()  # A's, in network order

@@ -84,6 +84,8 @@ def load(path: Path) -> Scan:
                     raise ScanFileError(
                         f"{path}: not a scan file; make one with: mergescope scan A B -o FILE.json"
                     )
+        elif path.is_char_device() or path.is_block_device():  # of which some, as /dev/zero, have no end
+            raise ScanFileError(f"{path}: is a device; make a scan with: mergescope scan A B -o FILE.json")
         document = orjson.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ScanFileError(f"{path}: no such file; make it with: mergescope scan A B -o {path}") from error

@@ -280,6 +280,8 @@ HOSTILE = {
     "surrogate in a name": changed("recipe", "\udcff", value=1),
     "infinite": changed("recipe", "alpha", value=0.5).replace("0.5", "1e999"),
     "not a number": changed("recipe", "alpha", value=float("nan")),
+    "too large": changed("recipe", "alpha", value=10**400),
+    "too large weight": changed("inputs", "a", "weight", value=-(10**400)),
     "tool no text": changed("tool", value=1),
     "inputs no object": changed("inputs", value=3),
     "no b": changed("inputs", "b", value=None),
@@ -425,11 +427,13 @@ def test_names_of_strangers_are_spelled_out() -> None:
 
 
 def test_other_tools_are_named() -> None:
-    """Each once, though the web UI has two entries."""
+    """Each once, though the web UI and ComfyUI have two entries."""
     metadata = {"sd_merge_recipe": "x", "sd_merge_models": "y", "mecha_recipe": "z"}
+    metadata |= {"prompt": "{}", "workflow": "{}"}
     assert (
         "holds a recipe of the Stable Diffusion web UI",
         "holds a recipe of sd-mecha",
+        "holds a recipe of ComfyUI",
     ) == history_lines(metadata)
     assert () == history_lines({"format": "pt"})
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from analyzer.errors import VerificationError
 from analyzer.prediction import verified_merge
@@ -69,6 +72,85 @@ def test_a_dry_run_says_what_would_be_and_predicts(
     assert before == sorted(tmp_path.iterdir())
 
 
+def test_a_dry_run_goes_through_the_network_in_order(run: Run, unet: Build, write: Write) -> None:
+    """Text encoder, blocks as block weights name them, VAE, the rest: whatever the order in the file."""
+    tensors = unet(0)
+    clip = "cond_stage_model.transformer.text_model.encoder.layers."
+    tensors[f"{clip}10.mlp.fc1.bias"] = tensors[f"{clip}0.mlp.fc1.bias"]
+    path = write("a.safetensors", tensors)
+    text = run("merge", path, path, "--dry-run", "--block-weights", "GRAD_V").out
+    listed = text[: text.index("alpha by")].splitlines()
+    titles = [line for line in listed if line and "  " not in line]
+    blocks = ["IN00", "IN01", "IN02", "IN03", "M00", "OUT11"]
+    assert ["text_encoder", *(f"unet {block}" for block in blocks), "vae", "other"] == titles
+    keys = [line.split()[2] for line in listed if "  " in line]
+    assert sorted(tensors) == sorted(keys)
+    layers = [key.removeprefix(clip).split(".")[0] for key in keys if key.startswith(clip)]
+    assert ["0", "0", "1", "1", "2", "2", "10"] == layers
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--block-weights", "GRAD_V"),
+            [
+                "alpha by block",
+                "IN00  1        IN01  0.9167   IN02  0.8333   IN03  0.75     OUT11 1",
+                "0 in text_encoder, M00, vae",
+            ],
+        ),
+        (("--only", "attn2", "--alpha", "0.5"), ["alpha by category", "attn2 0.5", "0 in mlp, self_attn, "]),
+        (
+            ("--alpha", "0.3", "--set", "VAE=0", "--set", "text_encoder=0.7"),
+            ["alpha by part", "text_encoder 0.7   unet         0.3", "0 in vae"],
+        ),
+        (
+            ("--block-weights", "ALL_B", "--set", "attn2=0.25"),
+            [
+                "alpha by block",
+                "IN00  1          IN01  0.25 … 1   IN02  0.25 … 1   IN03  0.25 … 1",
+                "M00   1          OUT11 1",
+                "0 in text_encoder, vae",
+            ],
+        ),
+        (("--alpha", "0.3"), []),
+    ],
+)
+def test_a_dry_run_sums_up_the_alphas(
+    run: Run, models: tuple[Path, Path], options: tuple[str, ...], said: list[str]
+) -> None:
+    """By the axis that tells them best; nothing where one alpha holds for all."""
+    lines = run("merge", *models, "--dry-run", *options).out.splitlines()
+    start = next((place for place, line in enumerate(lines) if line.startswith("alpha by")), len(lines))
+    found = lines[start : lines.index("", start)] if said else lines[start:]
+    assert len(said) == len(found)
+    assert all(line.startswith(wanted) for line, wanted in zip(found, said, strict=True)), found
+
+
+def test_a_language_model_is_told_by_layers(run: Run, write: Write) -> None:
+    """What lies in no layer is called BASE there: embeddings and head are of the same part as the layers."""
+    keys = [f"model.layers.{n}.self_attn.q_proj.weight" for n in range(3)]
+    tensors = {key: np.ones((4, 4), np.float16) for key in [*keys, "model.embed_tokens.weight"]}
+    path = write("llm.safetensors", tensors)
+    text = run("merge", path, path, "--dry-run", "--block-weights", "0.1,0.2,0.3", "--base-alpha", "1").out
+    assert "BASE 1     L00  0.1   L01  0.2   L02  0.3" in text.splitlines()
+    titles = [line for line in text.splitlines() if line.startswith("transformer")]
+    assert ["transformer BASE", *(f"transformer L{n:02}" for n in range(3))] == titles
+
+
+def test_json_of_a_merge_tells_what_was_verified(run: Run, models: tuple[Path, Path], tmp_path: Path) -> None:
+    """One document, after the model is there; a merge that fails prints none."""
+    out = tmp_path / "o.safetensors"
+    options = ("merge", *models, "-o", out, "--alpha", "0.5", "--json")
+    plan = json.loads(run(*options, "--verify").out)
+    whole = {value["statistic"]: value for value in plan["verification"]["whole"]["values"]}
+    assert plan["prediction"]["distance_a"] == whole["distance_a"]["predicted"]
+    assert whole["distance_a"]["predicted"] == pytest.approx(whole["distance_a"]["measured"], rel=1e-2)
+    assert json.loads(run(*options, "--force").out)["verification"] is None
+    assert (1, "") == ((again := run(*options)).code, again.out)
+
+
 def attn2_ratio(models: tuple[Path, Path]) -> float:
     """‖B‖ / ‖A‖ of attn2: half way between both, distances differ by it alone."""
     a, b = (load_file(path) for path in models)
@@ -117,6 +199,45 @@ def test_a_model_that_is_not_as_predicted_is_removed(
     assert not out.exists()
 
 
+def test_what_has_no_prediction_is_not_called_verified(
+    run: Run, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of TIES nothing is known beforehand: only what was copied is compared."""
+    ties = ("--method", "ties", "--param", "density=0.5", "--alpha", "0.5", "--verify")
+    only = ("--only", "attn2", "--force")
+    some = run("merge", *models, "-o", tmp_path / "o.safetensors", *ties, *only)
+    assert "; 9 keys have no prediction and were not compared" in some.out
+    a, b = models
+    tensors = {"w.weight": load_file(a)["first_stage_model.encoder.conv_in.weight"]}
+    for path in models:
+        save_file(tensors, path)
+    none = run("merge", a, b, "-o", tmp_path / "p.safetensors", *ties)
+    assert "nothing was verified; 1 key has no prediction and was not compared" in none.out
+    assert "verified:" not in none.out
+
+
+@pytest.mark.parametrize(("problem", "code"), [(KeyboardInterrupt, 130), (OSError, 1)])
+def test_a_model_that_could_not_be_verified_is_removed(
+    run: Run,
+    models: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    problem: type[BaseException],
+    code: int,
+) -> None:
+    """Interrupted, or unreadable: what the command was to vouch for does not stay behind."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(verified_merge, "verify", fail)
+    out, recipe = tmp_path / "o.safetensors", tmp_path / "r.toml"
+    options = ("--alpha", "0.5", "--verify", "--save-recipe", recipe)
+    assert code == run("merge", *models, "-o", out, *options).code
+    assert not out.exists()
+    assert not recipe.exists()
+
+
 def test_a_recipe_is_saved_and_repeats_the_merge(
     run: Run, models: tuple[Path, Path], scan: Path, tmp_path: Path
 ) -> None:
@@ -161,11 +282,15 @@ def test_presets_of_a_user(run: Run, models: tuple[Path, Path], tmp_path: Path) 
             ("--alpha", "1", "--per", "block"),
             "--per says nothing without --budget or --match",
         ),
+        (("--alpha", "1", "--presets", "none.tsv"), "--presets says nothing without --block-weights"),
         (("--match", "cosine"), "write a statistic and a number"),
-        (("--method", "ties", "--alpha", "1", "--param", "density"), "write a parameter and a number"),
+        (
+            ("--method", "ties", "--alpha", "1", "--param", "density"),
+            "--param 'density': write a parameter and a number",
+        ),
         (
             ("--method", "triple_sum", "--alpha", "1", "--model", "c.safetensors"),
-            "write a model and a num",
+            "--model 'c.safetensors': write a model and a number, as in --model 'c.safetensors=0.3'",
         ),
         (("--alpha", "1", "--vae", "none.safetensors"), "none.safetensors"),
         (("--recipe", "none.toml"), "none.toml"),
@@ -191,9 +316,29 @@ def test_a_scan_of_other_files_is_refused(
     assert "scan again" in refused(run, a, b, "--dry-run", "--scan", scan, "--budget", "0.1")
 
 
-def test_a_recipe_is_never_written_over_an_input(run: Run, models: tuple[Path, Path]) -> None:
-    """As every output."""
-    assert "is the input" in refused(run, *models, "--dry-run", "--alpha", "1", "--save-recipe", models[0])
+def test_a_recipe_is_never_written_over_what_is_no_recipe(
+    run: Run, models: tuple[Path, Path], scan: Path, tmp_path: Path
+) -> None:
+    """Neither an input nor another model, nor the scan that the merge does not go by."""
+    model = tmp_path / "other.safetensors"
+    model.write_bytes(models[0].read_bytes())
+    for path in (models[0], model, scan):
+        before = path.read_bytes()
+        assert str(path) in refused(run, *models, "--dry-run", "--alpha", "1", "--save-recipe", path)
+        assert before == path.read_bytes()
+
+
+def test_a_recipe_of_a_dry_run_is_written_and_told(
+    run: Run, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It is asked for by name; no model is written."""
+    recipe = tmp_path / "r.toml"
+    for _ in range(2):  # an earlier one is replaced
+        options = ("--alpha", "0.25", "-o", tmp_path / "o.safetensors", "--save-recipe", recipe)
+        text = run("merge", *models, "--dry-run", *options)
+        assert f"wrote {recipe}" == text.out.splitlines()[-1]
+    assert 0.25 == tomllib.loads(recipe.read_text())["alpha"]
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 def test_the_methods_are_listed(run: Run) -> None:
@@ -203,4 +348,31 @@ def test_the_methods_are_listed(run: Run) -> None:
     assert max(map(len, result.out.splitlines())) <= 80
     assert "needs --base C" in run("methods", "add_difference").out
     assert json.loads(run("methods", "--json").out)["ties"]["parameters"]["density"]["default"] == 1.0
+    assert [] == [line for line in result.out.splitlines() if line != line.rstrip()]
     assert 1 == run("methods", "tys").code
+
+
+@pytest.mark.parametrize("command", [("methods",), ("presets",), ("presets", "GRAD_V")])
+def test_formulas_without_their_signs(command: tuple[str, ...]) -> None:
+    """Where the terminal knows ASCII alone they are spelled: a question mark says nothing."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "analyzer", *command],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"?" not in done.stdout
+
+
+@pytest.mark.parametrize(("columns", "told"), [(36, False), (60, False), (80, True)])
+def test_presets_fit_the_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: int, told: bool
+) -> None:
+    """A line each with the whole curve; what a preset does only where there is room for it."""
+    run("presets")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run("presets").out.splitlines()
+    assert 38 == len(lines)
+    assert max(map(len, lines)) <= columns
+    assert told == ("B at the ends" in lines[0])
+    assert all(re.search(r"[▁-█]{25}", line) for line in lines)

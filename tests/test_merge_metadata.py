@@ -60,6 +60,7 @@ def test_a_torch_pickle_has_no_metadata_either(tmp_path: Path, unet: Build, writ
         ({"title": "A"}, {"format": "pt", "title": "A"}),
         ({"format": "np", "title": "A"}, {"format": "np", "title": "A"}),
         ({"mergescope.recipe": "an earlier merge"}, {"format": "pt"}),
+        ({"prompt": "{}", "workflow": "{}", "sd_merge_recipe": "{}", "mecha_recipe": ""}, {"format": "pt"}),
     ],
 )
 def test_what_a_says_stays(

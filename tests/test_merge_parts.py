@@ -28,11 +28,14 @@ CLIP = "cond_stage_model.transformer.text_model."
 EMA = "model_ema.diffusion_modelinput_blocks10in_layers2weight"
 
 
-def run(recipe: Recipe, *paths: Path, vae: Path | None = None, out: Path) -> tuple[Plan, MergeResult]:
-    """Plan and merge two files, with a VAE's if there is one."""
+def run(
+    recipe: Recipe, *paths: Path, base: Path | None = None, vae: Path | None = None, out: Path
+) -> tuple[Plan, MergeResult]:
+    """Plan and merge two files, with a base and a VAE's if there are any."""
     with ExitStack() as stack:
         a, b = (stack.enter_context(open_checkpoint(path)) for path in paths)
-        inputs = Inputs(a, b, vae=None if vae is None else stack.enter_context(open_checkpoint(vae)))
+        c, d = (None if path is None else stack.enter_context(open_checkpoint(path)) for path in (base, vae))
+        inputs = Inputs(a, b, base=c, vae=d)
         plan = plan_merge(inputs, recipe)
         return plan, merge(inputs, plan, recipe, out=out)
 
@@ -91,6 +94,30 @@ def test_text_encoders_are_kept_from_one_side(
     assert any("--text-encoder keep-b" in warning for warning in gated.warnings)
 
 
+@pytest.mark.parametrize("method", ["add_difference", "ties", "train_difference", "model_stock"])
+def test_text_encoders_of_b_are_bs_by_every_method(
+    method: str, models: tuple[Path, Path], unet: Build, write: Write, tmp_path: Path
+) -> None:
+    """keep-b is no alpha of 1, which adds a difference to A's, and needs nothing of the base."""
+    base = write("c.safetensors", {k: v for k, v in unet(2).items() if not k.startswith(CLIP)})
+    recipe = Recipe(method, alpha=0.5, text_encoder="keep-b", sets=(("mlp", 0.25),))
+    run(recipe, *models, base=base, out=tmp_path / "o.safetensors")
+    merged, a, b = load_file(tmp_path / "o.safetensors"), unet(0), unet(1)
+    for key in (key for key in merged if key.startswith(CLIP) and not key.endswith("position_ids")):
+        side = a if ".mlp." in key else b  # the base has no such key, so --set can do nothing
+        np.testing.assert_array_equal(side[key], merged[key], err_msg=key)
+
+
+def test_text_encoders_that_are_not_all_bs(unet: Build, write: Write, tmp_path: Path) -> None:
+    """keep-b says what of A's text encoder it has to leave."""
+    key = f"{CLIP}encoder.layers.0.mlp.fc1.bias"
+    a = write("a.safetensors", unet(0))
+    b = write("b.safetensors", unet(1) | {key: np.ones(3, np.float16)})
+    plan, _ = run(Recipe(text_encoder="keep-b"), a, b, out=tmp_path / "o.safetensors")
+    expected = f"--text-encoder keep-b: 1 keys of A's text encoders stay, such as {key}, since B has nothing"
+    assert any(warning.startswith(expected) for warning in plan.warnings)
+
+
 def test_a_model_without_a_text_encoder(tmp_path: Path, write: Write) -> None:
     """An option on a part that A has not is an error."""
     a = write("a.safetensors", {"w": np.ones(3, np.float32)})
@@ -107,6 +134,31 @@ def test_ema_copies_are_left_out(unet: Build, write: Write, tmp_path: Path) -> N
     assert unet(0).keys() == load_file(tmp_path / "o.safetensors").keys()
     plan, _ = run(Recipe(alpha=0.0, prune_ema=True), b, b, out=tmp_path / "p.safetensors")
     assert "--prune-ema: A has no EMA copies" in plan.warnings
+
+
+def test_ema_copies_of_b_are_left_out_too(unet: Build, write: Write, tmp_path: Path) -> None:
+    """--prune-ema with --only-in-b add: the output has none, whoever has them."""
+    ema = {EMA: np.ones((4, 4, 3, 3), np.float32), "model_ema.decay": np.float32([0.9])}
+    vae = {f"{VAE}extra.weight": np.ones(3, np.float32)}
+    a, b = write("a.safetensors", unet(0)), write("b.safetensors", unet(1) | ema | vae)
+    recipe = Recipe(alpha=0.0, prune_ema=True, only_in_b="add")
+    plan, _ = run(recipe, a, b, out=tmp_path / "o.safetensors")
+    assert unet(0).keys() | vae.keys() == load_file(tmp_path / "o.safetensors").keys()
+    assert ema.keys() == set(plan.dropped)
+
+
+def test_a_part_that_only_b_has_can_be_named(unet: Build, write: Write, tmp_path: Path) -> None:
+    """--only vae and --dtype vae=… speak of B's VAE too where --only-in-b adds it to a model without one."""
+    bare = {key: value for key, value in unet(0).items() if not key.startswith(VAE)}
+    a, b = write("a.safetensors", bare), write("b.safetensors", unet(1))
+    recipe = Recipe(only="vae", only_in_b="add", dtypes=(("vae", "fp32"),))
+    run(recipe, a, b, out=tmp_path / "o.safetensors")
+    merged = load_file(tmp_path / "o.safetensors")
+    assert unet(1).keys() == merged.keys()
+    for key, values in merged.items():
+        side = unet(1) if key.startswith(VAE) else unet(0)
+        np.testing.assert_array_equal(side[key], values, err_msg=key)
+        assert (np.float32 if key.startswith(VAE) else side[key].dtype) == values.dtype
 
 
 def test_dtypes_by_part(models: tuple[Path, Path], unet: Build, tmp_path: Path) -> None:

@@ -433,12 +433,12 @@ def test_the_warning_names_dtype_alpha_and_share() -> None:
     share = predict(scan_of(*keys), dict.fromkeys("xy", (1.0, 0.1, 0.0))).survives
     assert share is not None
     assert one == (
-        f"a bf16 save at alpha 0.1 keeps {100 * share:.0f} % of the step: write --dtype fp32, or take a "
-        "larger alpha"
+        f"a bf16 save at alpha 0.1 leaves {100 * share:.0f} % of the step above rounding: write --dtype "
+        "fp32, or take a larger alpha"
     )
     two = survival_warning(scan_of(*keys), {"x": (1.0, 0.1, 0.0), "y": (1.0, 0.2, 0.0)})
     assert two is not None
-    assert "at alpha 0.1 … 0.2 keeps" in two
+    assert "at alpha 0.1 … 0.2 leaves" in two
     steps = dict.fromkeys("xy", (1.0, 0.1, 0.0))
     assert survival_warning(scan_of(*keys), steps, dtypes=dict.fromkeys("xy", "F32")) is None
     assert survival_warning(scan_of(*keys), {}) is None

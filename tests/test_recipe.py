@@ -14,7 +14,7 @@ from analyzer.categories import categorize
 from analyzer.errors import AnalyzerError, RecipeError, SelectorError
 from analyzer.pairing import Side, pair
 from analyzer.planning.resolving import resolve
-from analyzer.recipes.recipe import Recipe
+from analyzer.recipes.recipe import Guide, Recipe
 from analyzer.records import Plan, TensorInfo
 
 UNET = "model.diffusion_model."
@@ -40,6 +40,7 @@ def plan(recipe: Recipe, a: dict[str, np.ndarray], b: dict[str, np.ndarray] | No
         "modelspec.hash_sha256": "0x1",
         "sshs_model_hash": "2",
         "sshs_legacy_hash": "3",
+        "Model_Hash": "4",
         "modelspec.hashed_by": "kept",
     }
     return resolve(
@@ -213,6 +214,7 @@ def test_a_set_that_decides_nothing_warns(unet: Build) -> None:
         (Recipe(block_weights=(1.0,) * 24), r"24 numbers: A needs 25 \(IN00 … OUT11\), or 26"),
         (Recipe(block_weights=(1.0,) * 27), "27 numbers"),
         (Recipe(method="magic", alpha=1.0), "unknown method"),
+        (Recipe(guide=Guide(budget=0.1)), "asks a scan of the two models"),
         (Recipe(only="betas"), "none can be merged|unknown"),
         (Recipe(only="position_ids"), "none can be merged"),
         (Recipe(only="key:nothing*"), "selects no key|hits|no key"),

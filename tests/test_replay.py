@@ -103,6 +103,45 @@ def test_the_command_line_wins_over_the_recipe(run: Run, family: dict[str, Path]
     assert (0.5, "weight", ["VAE=0.0", "attn2=1.0"]) == (found["alpha"], found["only"], found["set"])
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "name", "expected"),
+    [
+        ("prune-ema = true", ["--no-prune-ema"], "prune_ema", None),
+        (
+            "method = 'ties'\nbase = 'c.safetensors'\nparam = {density = 0.2}",
+            ["--method=slerp"],
+            "param",
+            None,
+        ),
+        ("top = 3\nby = 'cosine'\nscan = 's.json'", ["--where=cosine < 0.9999"], "by", None),
+        ("where = 'cosine < 0.9999'\nscan = 's.json'", ["--top=2"], "where", None),
+        ("position-ids = 'reset'", ["--position-ids=keep"], "position_ids", "keep"),
+        ("only-in-b = 'add'", ["--only-in-b=drop"], "only_in_b", None),
+        ("dtype = 'fp32'", ["--dtype=keep"], "dtype", None),
+        ("text-encoder = 'keep-a'", ["--text-encoder=keep-b"], "text_encoder", "keep-b"),
+        ("base-alpha = 1", ["--base-alpha=0"], "base_alpha", 0.0),
+        ("block-weights = 'GRAD_V'", ["--block-weights=ALL_B"], "block_weights", "ALL_B"),
+        ("only = 'attn2'", ["--only=attn1"], "only", "attn1"),
+    ],
+)
+def test_every_option_can_be_taken_back(
+    run: Run,
+    family: dict[str, Path],
+    tmp_path: Path,
+    text: str,
+    options: list[str],
+    name: str,
+    expected: object,
+) -> None:
+    """Also one that has no place beside another, or no use without it: no recipe needs to be edited."""
+    recipe, out, scan = (tmp_path / each for each in ("r.toml", "out.safetensors", "s.json"))
+    recipe.write_text(f"alpha = 0.5\n{text}\n", encoding="utf-8")
+    if "scan" in text:
+        done(run("scan", family["a"], family["b"], "-o", scan))
+    done(run("merge", family["a"], family["b"], "-o", out, "--recipe", recipe, *options))
+    assert expected == metadata(out)["recipe"].get(name)
+
+
 def test_three_generations_on_disk(run: Run, family: dict[str, Path], tmp_path: Path) -> None:
     """Each file carries the recipes of those that it came from, and inspect tells of all."""
     one, two, three = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "three"))

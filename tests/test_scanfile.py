@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -318,9 +319,12 @@ def test_what_is_no_scan_file_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
-    """No file and a folder: said, with the name."""
+    """No file, a folder, a device, which may have no end: said, with the name."""
     with pytest.raises(ScanFileError, match=r"nowhere\.json: no such file"):
         load(tmp_path / "nowhere.json")
+    if os.name != "nt":
+        with pytest.raises(ScanFileError, match="/dev/null: is a device"):
+            load(Path("/dev/null"))
     with pytest.raises(ScanFileError, match=tmp_path.name):
         load(tmp_path)
 

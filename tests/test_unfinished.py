@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,39 @@ def test_a_folder_that_vanishes(tmp_path: Path, way: str) -> None:
     assert [] == names(tmp_path)
 
 
+def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """What the system calls no such file, as below /proc, is not said of a folder that is there."""
+    monkeypatch.setattr(unfinished, "_open_unnamed", lambda _folder: None)
+
+    def fail(*_arguments: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(unfinished, "_open_named", fail)
+    path = tmp_path / "x"
+    with (
+        pytest.raises(OutputError, match=r"cannot be written .*; choose another place"),
+        new_file(path, shown=path, force=False),
+    ):
+        pass
+
+
+@posix
+def test_what_has_its_name_is_synced_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The bytes before the name appears, the folder after: a loss of power takes neither."""
+    path, call = tmp_path / "x", os.fsync
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+        call(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(path, b"1", force=False)
+    assert ((False, False), (True, True)) == (synced[0], synced[-1])
+
+
 @linux
 def test_an_unfinished_file_has_no_name(tmp_path: Path) -> None:
     """Where the file system can do it: so a process that is killed leaves nothing."""
@@ -174,11 +208,18 @@ def test_files_are_written_all_or_none(tmp_path: Path, monkeypatch: pytest.Monke
     """If the second cannot be written, the first is as it was."""
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"earlier")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _descriptor: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
-        with pytest.raises(OutputError, match="two: cannot be written"):
-            write_files({one: b"new", two: b"new"}, inputs=[])
-    assert (b"earlier", ["one"]) == (one.read_bytes(), names(tmp_path))
+    for working in (1, 2):  # calls before the disk breaks
+        results = iter([None] * working)
+
+        def fsync(_descriptor: int, results: Iterator[None] = results) -> None:
+            if next(results, "broken"):
+                raise OSError(errno.EIO, "broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            with pytest.raises(OutputError, match="two: cannot be written"):
+                write_files({one: b"new", two: b"new"}, inputs=[])
+        assert (b"earlier", ["one"]) == (one.read_bytes(), names(tmp_path))
     write_files({one: b"new", two: b"n" * 1_000_000}, inputs=[])
     assert ([3, 1_000_000], ["one", "two"]) == ([p.stat().st_size for p in (one, two)], names(tmp_path))
 

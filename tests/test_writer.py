@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from safetensors.numpy import load_file
 
 from analyzer.errors import OutputError
 from analyzer.writing import writer as writer_module
-from analyzer.writing.writer import Entry, check_files, check_target, create_safetensors, write_files
+from analyzer.writing.folder_writer import check_folder
+from analyzer.writing.writer import (
+    Entry,
+    check_files,
+    check_target,
+    create_safetensors,
+    files_ready,
+    write_files,
+)
 
 NUMPY = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8}
 
@@ -81,6 +90,17 @@ def test_header_keeps_the_order_given(tmp_path: Path) -> None:
     header = path.read_bytes()[8:]
     assert header.index(b'"z"') < header.index(b'"a"')
     np.testing.assert_array_equal(arrays["a"], load_file(path)["a"])
+
+
+@pytest.mark.parametrize("metadata", [{}, {"format": "pt"}])
+def test_a_tensor_named_as_the_metadata(tmp_path: Path, metadata: dict[str, str]) -> None:
+    """No reader would open the file, so it is not written."""
+    with (
+        pytest.raises(OutputError, match="a tensor is named __metadata__"),
+        create_safetensors(tmp_path / "o.safetensors", [Entry("__metadata__", "U8", (1,), 1)], metadata),
+    ):
+        pass
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_permissions_are_the_users(tmp_path: Path) -> None:
@@ -148,6 +168,8 @@ def test_targets_that_must_not_be_written(tmp_path: Path) -> None:
     soft.symlink_to(model)
     hard.hardlink_to(model)
     (tmp_path / "d.safetensors").mkdir()
+    circle = tmp_path / "circle.safetensors"
+    circle.symlink_to(circle.name)
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"y")
     for path, force, words in (
@@ -156,13 +178,54 @@ def test_targets_that_must_not_be_written(tmp_path: Path) -> None:
         (hard, True, "is the input"),
         (tmp_path / "d.safetensors", True, "is a folder"),
         (other, False, "--force"),
-        (tmp_path / "x.ckpt", True, r"\.safetensors"),
+        (circle, False, "--force"),
+        (tmp_path / "x.ckpt", True, r"name the output x\.safetensors"),
+        (Path(), True, r"name the output merged\.safetensors"),
         (tmp_path / "no" / "x.safetensors", True, "does not exist"),
     ):
         with pytest.raises(OutputError, match=words):
             check_target(path, inputs=[model], force=force)
     check_target(other, inputs=[model], force=True)
+    check_target(circle, inputs=[model], force=True)
     assert b"x" == model.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file, a folder or a report in it; but what is no file there is the business of who made it."""
+    asked = []
+
+    def access(path: Path, mode: int) -> bool:
+        asked.append((path, mode))
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    words = f"the folder {tmp_path} cannot be written to; choose another place"
+    with pytest.raises(OutputError, match=re.escape(words)):
+        check_target(tmp_path / "o.safetensors", inputs=[], force=True)
+    with pytest.raises(OutputError, match=re.escape(words)):
+        check_folder(tmp_path / "o", files=[], folders=[], force=True)
+    with pytest.raises(OutputError, match=re.escape(words)):
+        check_files([tmp_path / "p.html"], inputs=[])
+    assert {(tmp_path, os.W_OK | os.X_OK)} == set(asked)
+    check_files([Path(os.devnull)], inputs=[])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_that_go_with_other_work(tmp_path: Path) -> None:
+    """They are there when the work has ended well, and not when it has failed."""
+    page = tmp_path / "p.html"
+    page.write_text("old")
+    with pytest.raises(ValueError, match="work"), files_ready({page: b"new"}, inputs=[]):
+        raise ValueError("work")
+    assert ("old", ["p.html"]) == (page.read_text(), names(tmp_path))
+    with files_ready({page: b"new"}, inputs=[]):
+        assert "old" == page.read_text()
+    assert ("new", ["p.html"]) == (page.read_text(), names(tmp_path))
 
 
 def test_reports_replace_files_but_never_an_input(tmp_path: Path) -> None:

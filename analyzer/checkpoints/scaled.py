@@ -70,6 +70,11 @@ def scales_in_use(infos: Mapping[str, TensorInfo]) -> dict[str, str]:
     return found
 
 
+def left_as_codes(infos: Mapping[str, TensorInfo]) -> frozenset[str]:
+    """The quantized weights whose scales are not understood, and which stay as they are stored."""
+    return frozenset(key for key, info in infos.items() if _is_left_as_codes(infos, info))
+
+
 def with_scales(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with every fp8 weight that has a scale as fp32 values; the same one if none has.
 

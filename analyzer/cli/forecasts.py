@@ -15,6 +15,13 @@ from analyzer.prediction.verification import Verification
 
 _UNKNOWN = "–"
 _WHOLE = "all"
+_NAMES = {
+    "norm": "norm",
+    "distance_a": "distance to A",
+    "distance_b": "distance to B",
+    "cosine_a": "cosine with A",
+    "cosine_b": "cosine with B",
+}
 
 
 def print_forecast(found: Forecast) -> None:
@@ -23,7 +30,8 @@ def print_forecast(found: Forecast) -> None:
     moved = [group for group in found.groups if group.prediction.distance_a or group.prediction.distance_b]
     rows = [(_WHOLE, found.whole), *((group.name, group.prediction) for group in moved)]
     console.print()
-    console.print(Text("predicted, before rounding", style="bold"))
+    part = "" if found.whole.keys == found.keys else f", of {found.whole.keys:,} of {found.keys:,} keys"
+    console.print(Text(f"predicted, before rounding{part}", style="bold"))
     print_table(
         [name for name, _ in rows],
         [
@@ -81,14 +89,17 @@ def _share(value: float | None) -> str:
 def print_verification(found: Verification) -> None:
     """What was measured of the written model beside what was predicted."""
     console = OutputConsole()
-    parts = [f"{found.keys:,} keys measured, {found.copied:,} copied byte for byte"]
+    parts = [f"verified: {found.keys:,} keys measured, {found.copied:,} copied byte for byte"]
+    if not found.keys and not found.copied:
+        parts = ["nothing was verified"]
     if found.unpredicted:
-        parts.append(f"{found.unpredicted:,} have no prediction and were not compared")
-    console.print(Text(spelled(f"verified: {'; '.join(parts)}", console.encoding)), soft_wrap=True)
-    if not found.keys:
+        have, were = ("key has", "was") if found.unpredicted == 1 else ("keys have", "were")
+        parts.append(f"{found.unpredicted:,} {have} no prediction and {were} not compared")
+    console.print(Text("; ".join(parts)), soft_wrap=True)
+    if not found.whole.measured.keys:
         return
     print_table(
-        [value.statistic.replace("_", " ") for value in found.whole.values],
+        [_NAMES[value.statistic] for value in found.whole.values],
         [
             Column("predicted", [_exact(value.predicted) for value in found.whole.values]),
             Column("measured", [_exact(value.measured) for value in found.whole.values]),

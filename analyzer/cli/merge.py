@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,11 @@ from analyzer.cli.sections import SectionedCommand
 from analyzer.errors import OutputError, VerificationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from analyzer.merge import MergeResult
     from analyzer.merging.inputs import Inputs
+    from analyzer.methods import Array
     from analyzer.prediction.forecast import Forecast
     from analyzer.prediction.verification import Verification
     from analyzer.recipes.wish import Wish
@@ -31,6 +35,7 @@ class _Job:
     output: Path | None
     force: bool
     verify: bool
+    dry_run: bool
     rules: Path | None
     device: str
     threads: int | None
@@ -77,32 +82,31 @@ def merge(
     """  # noqa: D301 - click wants the character that \b stands for
     from analyzer.cli import merge_inputs, plans, terminal
     from analyzer.merge import check_output
-    from analyzer.writing.writer import write_files
+    from analyzer.writing.writer import files_ready
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o': name the model to write, or use --dry-run.")
-    job = _Job(output, force, verify and not dry_run, rules, device, threads, quiet)
+    job = _Job(output, force, verify and not dry_run, dry_run, rules, device, threads, quiet)
     wish = merge_inputs.wish_of(recipe_path, said)
     with merge_inputs.opened(a, b, wish, recipe_path) as (inputs, wish):
         if output is not None:
             check_output(output, inputs, force=force)
+            _check_guides(output, (wish.scan, wish.presets, rules), recipe_path)
         saved = _recipe_file(save_recipe, wish, inputs, recipe_path, output)
         plan, scan, found = _planned(inputs, wish, job)
-        with terminal.pipe_may_close():
-            if as_json:
-                plans.print_json(plan, found)
-            elif dry_run:
-                plans.print_plan(plan, found)
-        verified = None if dry_run else _written(inputs, wish, plan, scan, found, job)
-        if saved:  # last: where the merge fails, nothing is left behind
-            write_files(saved, inputs=inputs.files)
-        if dry_run:
-            return
-    if not quiet and not as_json:
-        with terminal.pipe_may_close():
+        with files_ready(saved, inputs=inputs.files):  # both are left behind, or none
+            verified = None if dry_run else _written(inputs, wish, plan, scan, found, job)
+    with terminal.pipe_may_close():
+        if as_json:
+            plans.print_json(plan, found, verified)
+        elif dry_run:
+            plans.print_plan(plan, found)
+        elif not quiet:
             plans.print_plan_summary(plan)
             plans.print_outcome(found, verified)
-            terminal.print_written([path for path in (output, save_recipe) if path])
+        if not quiet and not as_json:
+            written = (None if dry_run else output, save_recipe)
+            terminal.print_written([path for path in written if path])
 
 
 def _planned(inputs: Inputs, wish: Wish, job: _Job) -> tuple[Plan, Scan | None, Forecast | None]:
@@ -132,10 +136,25 @@ def _planned(inputs: Inputs, wish: Wish, job: _Job) -> tuple[Plan, Scan | None, 
         return plan, None, None
     from analyzer.prediction.forecast import forecast
 
-    found = forecast(plan, wish.recipe, scan)
+    found = forecast(plan, wish.recipe, scan, grams=_grams(inputs, wish, plan, job))
     if found and found.warning:
         job.warn(found.warning)
     return plan, scan, found
+
+
+def _grams(inputs: Inputs, wish: Wish, plan: Plan, job: _Job) -> Mapping[str, Array]:
+    """What the scan does not know of further models, where that is worth one more pass over the files."""
+    from analyzer.cli import terminal
+    from analyzer.devices import resolve_device
+    from analyzer.recipes.recipe import method_of
+
+    if not inputs.models or method_of(wish.recipe).coefficients is None or not (job.verify or job.dry_run):
+        return {}
+    from analyzer.prediction.further_models import measure_grams
+
+    device = resolve_device(job.device, notify=lambda _: None)
+    with terminal.progress_bar("measuring", quiet=job.quiet) as progress:
+        return measure_grams(inputs, plan, wish.recipe, device=device, threads=job.threads, progress=progress)
 
 
 def _written(
@@ -168,13 +187,26 @@ def _written(
     except VerificationError as error:
         _remove(job.output)
         raise VerificationError(f"{error} (it was removed)") from error
+    except BaseException:  # interrupted, or unreadable: nobody vouches for it
+        _remove(job.output)
+        raise
 
 
 def _remove(output: Path) -> None:
     if output.is_dir():
         shutil.rmtree(output)
     else:
-        output.unlink()
+        output.unlink(missing_ok=True)
+
+
+def _check_guides(output: Path, guides: Iterable[Path | None], recipe: Path | None) -> None:
+    """Refuse an output that would replace what the merge goes by, but for a model that is repeated."""
+    from analyzer.writing.writer import is_within
+
+    again = recipe is not None and os.path.realpath(recipe) == os.path.realpath(output)
+    for guide in (*guides, None if again else recipe):
+        if guide is not None and is_within(guide, output):
+            raise OutputError(f"{output}: is or holds {guide}, which the merge goes by; name another place")
 
 
 def _recipe_file(
@@ -187,9 +219,11 @@ def _recipe_file(
 
     if path is None:
         return {}
+    if path.exists() and path.is_file() and path.suffix.lower() != ".toml":
+        raise OutputError(f"{path}: exists already, and is no .toml file; name another file for the recipe")
     others = [other for other in (wish.scan, wish.presets, recipe) if other is not None]
     check_files([path], inputs=[*inputs.files, *(other for other in others if other != path)])
-    if output is not None and (path.resolve() == output.resolve() or is_within(path, output)):
+    if output is not None and (os.path.realpath(path) == os.path.realpath(output) or is_within(path, output)):
         raise OutputError(f"{path}: is the output {output}, or lies in it; name another file for the recipe")
     comments = [f"mergescope {__version__}", f"A: {inputs.a.path.name}", f"B: {inputs.b.path.name}"]
     return {path: write_recipe(wish, folder=path.parent, comments=comments).encode()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
@@ -29,7 +30,7 @@ def wish_of(recipe: Path | None, said: Mapping[str, Any]) -> Wish:
     from analyzer.recipes.recipe_file import read_recipe
     from analyzer.recipes.wish import Wish, override
 
-    given = {name: value for name, value in said.items() if value is not None and value is not False}
+    given = {name: value for name, value in said.items() if value is not None}
     everywhere, parts = given.pop("dtypes", (None, ()))
     given |= {"dtype": everywhere, "dtypes": parts}
     given["models"] = tuple((Path(path), weight) for path, weight in given.get("models", ()))
@@ -44,6 +45,8 @@ def _check_together(wish: Wish) -> None:
         guide = wish.recipe.guide
         if option in wish.given and all(getattr(guide, owner) is None for owner in owners):
             raise RecipeError(f"--{option} says nothing without {' or '.join(map(_spelled, owners))}: add it")
+    if "presets" in wish.given and wish.recipe.block_weights is None:
+        raise RecipeError("--presets says nothing without --block-weights: name one of them there")
     if wish.scan is None and not wish.recipe.alphas and (needed := asked(wish)):
         recorded = " (the alphas that the recipe records do not hold with other options)"
         raise RecipeError(
@@ -69,9 +72,9 @@ def _with_weights(wish: Wish) -> Wish:
     from analyzer.blocks.weights import parse
 
     weights = wish.recipe.block_weights
-    user = {} if wish.presets is None else read_presets(wish.presets)
     if not isinstance(weights, str):
         return wish
+    user = {} if wish.presets is None else read_presets(wish.presets)
     return replace(wish, recipe=replace(wish.recipe, block_weights=parse(weights, user=user)))
 
 
@@ -82,7 +85,7 @@ def opened(a: Path, b: Path, wish: Wish, recipe: Path | None) -> Iterator[tuple[
     from analyzer.merging.inputs import Inputs
     from analyzer.recipes.recorded_inputs import find_inputs
 
-    folders = [path.resolve().parent for path in (recipe, a, b) if path is not None]
+    folders = [Path(os.path.realpath(path)).parent for path in (recipe, a, b) if path is not None]
     wish = find_inputs(wish, folders)
     with ExitStack() as stack:
 

@@ -23,7 +23,7 @@ def named_numbers(what: str, example: str) -> Callable[..., tuple[tuple[str, flo
     def read(
         _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
     ) -> tuple[tuple[str, float], ...]:
-        return tuple(_named_number(text, f"--{parameter.name}", what, example) for text in values)
+        return tuple(_named_number(text, parameter.opts[0], what, example) for text in values)
 
     return read
 
@@ -152,7 +152,7 @@ _SECTIONS = (
             type=click.Choice(["keep-a", "keep-b"]),
             help="All text encoders as in A, or as in B; --set still wins.",
         ),
-        option("--prune-ema", is_flag=True, help="Leave A's EMA copies out."),
+        option("--prune-ema/--no-prune-ema", default=None, help="Leave A's EMA copies out."),
         option(
             "--position-ids",
             type=click.Choice(["keep", "reset"]),
@@ -191,7 +191,7 @@ _SECTIONS = (
             "said here wins.",
         ),
         option("--save-recipe", type=FILE, metavar="FILE.toml", help="Write this merge as such a file."),
-        option("--dry-run", is_flag=True, help="Print what would be done with every key, and write nothing."),
+        option("--dry-run", is_flag=True, help="Print what would be done with every key; write no model."),
         option("--verify", is_flag=True, help="Measure what was written and compare it with the prediction."),
         option("--json", "as_json", is_flag=True, help="Print the plan as JSON, and nothing else."),
         option("--force", is_flag=True, help="Replace an existing output; never an input."),

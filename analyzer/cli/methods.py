@@ -41,16 +41,15 @@ def methods(name: str | None, as_json: bool, quiet: bool) -> None:  # noqa: ARG0
 
 
 def _print(chosen: Any) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
-    from analyzer.cli.terminal import OutputConsole
+    from analyzer.cli.terminal import OutputConsole, spelled, wrapped
 
     console = OutputConsole()
     for name, method in chosen.items():
         console.print(Text(name, style="bold"))
         for line in _lines(method):
-            console.print(Padding(Text(line), (0, 0, 0, 2)))
+            console.print(wrapped(spelled(line, console.encoding), width=console.width, mark=" "))
         console.print()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analyzer.blocks.presets import PresetRow
 
 _NAME = 26  # characters of the longest that ships
+_SHORTEST_NAME = 8  # on a terminal that is too narrow for all
 _CELLS = 25  # of a drawn curve
 _LEVELS = "▁▂▃▄▅▆▇█"
 _DIGITS = "0123456789"  # where the terminal has no such signs
@@ -60,25 +61,26 @@ def presets(name: str | None, blocks: int, file: Path | None, as_json: bool, qui
 
 
 def print_presets(rows: Sequence[PresetRow], console: Console | None = None) -> None:
-    """A line for each: its name, its curve from the first block to the last, what it does."""
-    from rich.table import Table
-    from rich.text import Text
+    """A line for each: its name, its curve from the first block to the last, what it does.
 
+    A terminal that is too narrow for the last shows none of them, and one that is still narrower cuts names.
+    """
     from analyzer.cli.terminal import OutputConsole, is_fancy, printable, shorten, spelled
 
     console = console or OutputConsole()
     fancy = is_fancy(console.encoding)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(
-            shorten(spelled(printable(row.name), console.encoding), _NAME, mark="…" if fancy else "~"),
-            Text(curve(row.numbers, fancy=fancy), "cyan"),
-            Text(spelled(row.meaning, console.encoding)),
-        )
-    console.print(table)
+    room = min(_NAME, max(console.width - _CELLS - 1, _SHORTEST_NAME))
+    meanings = [spelled(row.meaning, console.encoding) for row in rows]
+    told = _NAME + _CELLS + 2 + max(map(len, meanings), default=0) <= console.width
+    for row, meaning in zip(rows, meanings, strict=True):
+        name = spelled(printable(row.name), console.encoding)
+        line = shorten(name, room, mark="…" if fancy else "~")
+        line.pad_right(room - len(line) + 1)
+        drawn = curve(row.numbers, fancy=fancy)
+        line.append(drawn, "cyan")
+        if told:
+            line.append(f"{' ' * (_CELLS - len(drawn))} {meaning}")
+        console.print(line, soft_wrap=True)
 
 
 def print_preset(row: PresetRow, console: Console | None = None) -> None:

@@ -18,7 +18,7 @@ from analyzer.records import ModelId
 from analyzer.recovery import Group, Recovered, Recovery
 from analyzer.recovery.fits import Fit, fit
 from analyzer.recovery.grams import Gram
-from analyzer.recovery.sentences import command, sentences
+from analyzer.recovery.sentences import command, is_whole, sentences
 from analyzer.recovery.summing import KeyGram
 
 FORMAT, VERSION = "mergescope.recovery", 1
@@ -60,8 +60,9 @@ def print_recovery(recovery: Recovery, found: Recovered, tables: Mapping[str, Se
     again = command(recovery, found)
     if again is not None and found.whole.gram.moved and (found.whole.unexplained or 0.0) < _HOPELESS:
         console.print()
-        whole = found.made is not None and found.made.exact and not (found.strange or found.foreign_keys)
-        console.print(Text("made again by:" if whole else "the nearest that a merge of these comes:"))
+        console.print(
+            Text("made again by:" if is_whole(found) else "the nearest that a merge of these comes:")
+        )
         console.print(Text(printable(again)), soft_wrap=True)
 
 

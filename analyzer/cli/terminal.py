@@ -26,8 +26,9 @@ _SHORTEST_LINE = 8
 _LISTED = 3  # how many keys a summary names before it says "and N more"
 # The signs of headings, tables and sentences. A table is laid out after they are replaced.
 _ASCII = str.maketrans(
-    {"–": "-", "−": "-", "±": "+/-", "×": "x", "·": "*", "√": "sqrt ", "Σ": "sum ", "Δ": "d", "σ": "sigma"}
+    {"–": "-", "−": "-", "±": "+/-", "×": "x", "·": "*", "√": "sqrt ", "Σ": "sum ", "σ": "sigma"}
     | {"ε": "eps", "‖": "|", "²": "^2", "₁": "1", "ᵢ": "_i", "π": "pi", "≥": ">=", "≤": "<=", "≠": "!="}
+    | {"½": "1/2", "θ": "theta", "β": "beta", "Δ": "d"}
     | {"…": "...", "→": "->", "•": "*", "“": '"', "”": '"', "’": "'", "«": '"', "»": '"'}
 )
 

@@ -14,7 +14,7 @@ from analyzer.evaluation import evaluate_key, require_asked, require_measured
 from analyzer.expressions import Formula, parse_expression, parse_formula
 from analyzer.guidance.matching import match_alpha, require_target, unmoved
 from analyzer.measures import add_sums
-from analyzer.ranking import RankedKeys, counted, crossed_axes, keys_where, rank_keys, total
+from analyzer.ranking import RankedKeys, counted, crossed_axes, keys_where, rank_keys, whole_energy
 from analyzer.recipes.recipe import Guide
 from analyzer.records import KeyScan, Scan
 from analyzer.statistics import STATISTICS
@@ -180,7 +180,7 @@ def _by_formula(scan: Scan, guide: Guide) -> list[_Named]:
     require_measured(formula.names, scan)
     if guide.per is not None:
         return _per_group(scan, guide, lambda group: _of_formula(formula, group.row.statistics))
-    whole = total(scan.keys)
+    whole = whole_energy(scan)
     rows = counted(scan.keys)
     return [("", [row], _of_formula(formula, evaluate_key(row, total=whole))) for row in rows]
 

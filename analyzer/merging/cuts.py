@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from analyzer.alignment import align
 from analyzer.checkpoints import Checkpoint
 from analyzer.records import Pair, TensorInfo
 
@@ -38,16 +38,11 @@ def aligned(a: tuple[Checkpoint, TensorInfo] | None, others: Sequence[tuple[Chec
 
     All pairs are of this tensor of A, and cover it. Without `a` only the others are read.
     """
-    numel = sum(run.a.numel for run in others[0][1].parts)
-    borders = sorted({numel} | {run.start for _, pair in others for run in pair.parts})
     cuts = []
-    for start, end in pairwise(borders):
-        places = [] if a is None else [Place(*a, start)]
-        places += [_place(checkpoint, pair, start) for checkpoint, pair in others]
-        cuts.append(Cut(start, end - start, tuple(places)))
+    for stretch in align(others[0][1].a, [pair for _, pair in others]):
+        places = [] if a is None else [Place(*a, stretch.a.at)]
+        for (checkpoint, _), found in zip(others, stretch.others, strict=True):
+            assert found is not None, "a merge leaves tensors alone that a model has in part"
+            places.append(Place(checkpoint, found.info, found.at))
+        cuts.append(Cut(stretch.a.at, stretch.count, tuple(places)))
     return cuts
-
-
-def _place(checkpoint: Checkpoint, pair: Pair, start: int) -> Place:
-    run = next(run for run in pair.parts if run.start <= start < run.start + run.a.numel)
-    return Place(checkpoint, run.b, start - run.start)

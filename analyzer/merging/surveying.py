@@ -45,6 +45,13 @@ def survey_steps(
                         survey.observe(states[operands.key], operands, turn)
                 return sum(span.nbytes for span in batch)
 
+            told = 0
+
+            def tell(done: int, _total: int) -> None:
+                nonlocal told
+                progress(done - told)
+                told = done
+
             run_batches(
                 in_batches(
                     (span for step in group for span in spans_of(step, blender.chunk)),
@@ -54,12 +61,11 @@ def survey_steps(
                 observe,
                 state=buffers,
                 threads=threads,
-                total=0,
-                progress=lambda _done, _total: None,
+                total=sum(step.entry.nbytes for step in group),
+                progress=tell,
             )
             for step in group:
                 survey.end_turn(states[step.action.key], turn)
-            progress(sum(step.entry.nbytes for step in group))
     return survey.conclude(states)
 
 

@@ -1,8 +1,8 @@
 """A's columns where the two models are alike, B's where they are not: SuperMerger's cosineA and cosineB.
 
 SuperMerger measures all keys but the VAE's, and leaves the VAE as it is in A. Here the scale is that of the
-keys that are merged: an alpha of 0 leaves a key out of both. What SuperMerger makes of alpha 0 itself is
-had with one that is next to nothing.
+keys that are merged: an alpha of 0 leaves a key out of both, and so does one of 1, which takes B. What
+SuperMerger makes of alpha 0 itself is had with one that is next to nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analyzer.methods.exact_sums import LIMIT, ExactSums, Whole, largest, split
 from analyzer.methods.method import AbstractSurvey, Array, Method, Operands, Setting, difference, shifted
@@ -25,23 +26,32 @@ def cosine_adaptive_a(operands: Operands, setting: Setting, known: Any) -> Array
 
     A column is what shares all indices but the first. `known` holds s of each: its similarity, the mean
     of that of the column and that of the tensor, on a scale of 0 for the least to 1 for the most of all
-    columns of the model, within the 1st and 99th percentile. What is alike stays A's; alpha 1 gives B.
+    columns of the model, within the 1st and 99th percentile. What is alike stays A's. Few s are above 1.
     """
-    return _blend(operands, known - abs(setting.alpha))
+    return _blend(operands, known, abs(setting.alpha))
 
 
 def cosine_adaptive_b(operands: Operands, setting: Setting, known: Any) -> Array:
     """The same with k = clip(s − alpha, 0, 1), and the similarities of the columns as they are."""
-    return _blend(operands, known - setting.alpha)
+    return _blend(operands, known, setting.alpha)
 
 
-def _blend(operands: Operands, kept: Array) -> Array:
-    """A's share for each column, beyond 0 … 1 clipped."""
-    share = 1 - np.clip(kept, 0.0, 1.0)
-    first, count = operands.start % len(share), len(operands.a)
-    moved = np.resize(np.roll(share, -first), count)
+def _blend(operands: Operands, likeness: Array, less: float) -> Array:
+    """A's share is each column's likeness less a number, beyond 0 … 1 clipped."""
+    moved = 1 - np.clip(_of_elements(likeness, operands.start, len(operands.a)) - less, 0.0, 1.0)
     moved *= difference(operands.b, operands.a)
     return shifted(operands.a, moved)
+
+
+def _of_elements(columns: Array, start: int, count: int) -> Array:
+    """What stands for the columns of `count` elements from `start` on.
+
+    Of a run within one row only these are touched: a table of positions may be one row of 50 million.
+    """
+    first = start % len(columns)
+    if first + count <= len(columns):
+        return columns[first : first + count]
+    return np.resize(np.roll(columns, -first), count)
 
 
 class _Similarities(AbstractSurvey):
@@ -77,7 +87,11 @@ class _Similarities(AbstractSurvey):
 
 
 class _Columns:
-    """The sums of one tensor, and when all of it was seen, what follows of them."""
+    """The sums of one tensor, and when all of it was seen, what follows of them.
+
+    Of a single row every element is a column, whose similarity is a sign: sums are held of all together,
+    since a table of positions may have 50 million.
+    """
 
     def __init__(self, count: int, *, normalized: bool) -> None:
         self.combined: Array = np.empty(0)  # each column's similarity
@@ -86,6 +100,8 @@ class _Columns:
         self._lock = Lock()
         self._sizes = (0.0, 0.0)
         self._sums: tuple[ExactSums, ...] = ()  # Σab, Σa², Σb²
+        self._signs: NDArray[np.int8] | None = None  # of a single row
+        self._nonzero = (0, 0)
 
     def observe(self, operands: Operands) -> None:
         a, b = operands.a, operands.b
@@ -94,7 +110,10 @@ class _Columns:
             usable = (np.abs(a) < LIMIT) & (np.abs(b) < LIMIT)
             a, b = np.where(usable, a, 0.0), np.where(usable, b, 0.0)
             sizes = largest(a), largest(b)
-        columns = prod(operands.shape[1:])
+        row = operands.shape[:1] == (1,)
+        columns = 1 if row else prod(operands.shape[1:])
+        signs = np.sign(a).astype(np.int8) * np.sign(b).astype(np.int8) if row else None
+        nonzero = int(np.count_nonzero(a)), int(np.count_nonzero(b))
         parts = [
             (which, column, split((one[run] * two[run]).reshape(-1, width), bound))
             for which, (one, two, bound) in enumerate(_factors(a, b, sizes))
@@ -102,6 +121,11 @@ class _Columns:
         ]
         with self._lock:
             self._add(parts, sizes, columns)
+            if signs is not None:
+                if self._signs is None:
+                    self._signs = np.zeros(prod(operands.shape), np.int8)
+                self._signs[operands.start : operands.start + len(signs)] = signs
+                self._nonzero = self._nonzero[0] + nonzero[0], self._nonzero[1] + nonzero[1]
             self._left -= len(operands.a)
             if not self._left:
                 self._finish()
@@ -122,10 +146,15 @@ class _Columns:
             for sums, bound in zip(self._sums, (one * two, one * one, two * two), strict=True)
         )
         self._sums = ()
-        lengths = np.sqrt(aa) * np.sqrt(bb)
-        columns = np.divide(ab, lengths, out=np.zeros_like(ab), where=lengths > 0).clip(-1.0, 1.0)
+        if self._signs is None:
+            lengths = np.sqrt(aa) * np.sqrt(bb)
+            columns = np.divide(ab, lengths, out=np.zeros_like(ab), where=lengths > 0).clip(-1.0, 1.0)
+            total, self._nonzero = fsum(columns), (int(np.count_nonzero(aa)), int(np.count_nonzero(bb)))
+        else:
+            columns, total = self._signs.astype(np.float64), float(self._signs.sum(dtype=np.int64))
+            self._signs = None
         if self._normalized:
-            whole = _cosine(fsum(columns), float(np.count_nonzero(aa)), float(np.count_nonzero(bb)))
+            whole = _cosine(total, float(self._nonzero[0]), float(self._nonzero[1]))
         else:
             whole = _cosine(fsum(ab), fsum(aa), fsum(bb))
         self.combined = (columns + (whole or 0.0)) / 2

@@ -20,6 +20,7 @@ Ranks = Callable[[Mapping[str, float], int], tuple[int, ...]]
 Sizes = tuple[np.float32, ...]  # those of one task, in the order of the ranks
 
 _HIGH, _LOW = 1 << 15, 1 << 16  # values of the upper 15 and of the lower 16 bits
+_FEW = 1 << 14  # elements that are sorted sooner than counted
 
 
 def sizes_of(task: Array) -> NDArray[np.float32]:
@@ -31,7 +32,8 @@ class OrderStatistics(AbstractSurvey):
     """For each tensor a tuple over its tasks, of the sizes that have the wanted ranks.
 
     A radix search over the bits of |task| in fp32, which sort as the values do, NaN last: the first turn
-    counts the upper 15 bits, the second the lower 16 of what lies where the ranks fall.
+    counts the upper 15 bits, the second the lower 16 of what lies where the ranks fall. A small tensor is
+    held and sorted in the first.
     """
 
     turns = 2
@@ -72,6 +74,7 @@ class _Search:
     count: int  # elements
     ranks: tuple[int, ...]
     seen: int = 0  # in this turn
+    few: list[Bits] = field(default_factory=list)
     high: Counts | None = None
     low: dict[int, Counts] = field(default_factory=dict)  # by the upper bits
     places: list[tuple[int, int]] = field(default_factory=list)  # (upper bits, rank among their elements)
@@ -79,6 +82,10 @@ class _Search:
     lock: Lock = field(default_factory=Lock)
 
     def observe(self, bits: Bits, turn: int) -> None:
+        if self.count <= _FEW:
+            if turn == 0:
+                self._hold(bits)
+            return
         upper = bits >> 16
         if turn == 0:
             counts = np.bincount(upper)
@@ -98,6 +105,14 @@ class _Search:
                 own[: len(counts)] += counts
             if self._all_seen(len(bits)):
                 self._settle()
+
+    def _hold(self, bits: Bits) -> None:
+        with self.lock:
+            self.few.append(bits)
+            if self._all_seen(len(bits)):
+                ordered = np.sort(np.concatenate(self.few))
+                self.found = tuple(ordered[list(self.ranks)].view(np.float32))
+                self.few = []
 
     def sizes(self) -> Sizes:
         assert self.found is not None, "not all elements were seen"

@@ -43,7 +43,7 @@ def add_up(operands: Operands, setting: Setting, tasks: list[Array], *, elect: b
 
     The sides are elected element by element, as in TIES: of Σ of the positive and Σ of the negative
     weighted tasks the larger in size stays, the positive one where both are equal, as in mergekit.
-    With normalize, the sum is divided by Σ of the weights that stay.
+    With normalize, the sum is divided by Σ of the weights that stay, unless that is 0.
     """
     weights = weights_of(setting)
     for task, weight in zip(tasks, weights, strict=True):
@@ -75,7 +75,7 @@ def _elected(tasks: Sequence[Array], weights: Sequence[float] | None) -> Array:
             divisor = np.zeros_like(side)
             for task, weight in zip(tasks, weights, strict=True):
                 divisor += weight * has_sign(task, 0.0)
-            divisor += divisor == 0
+            divisor[np.abs(divisor) < _NO_DIVISOR] = 1.0
             side /= divisor
     # Products take a tenth of the time of a choice between two, whose branches nobody can predict.
     up *= positive

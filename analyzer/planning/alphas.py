@@ -34,11 +34,14 @@ class Row:
 class Alphas:
     """The alphas of one recipe on the keys of one model."""
 
-    def __init__(self, recipe: Recipe, rows: Sequence[Row], blocks: Sequence[str]) -> None:
-        only = recipe.only
+    def __init__(
+        self, recipe: Recipe, rows: Sequence[Row], blocks: Sequence[str], *, more: Sequence[Row] = ()
+    ) -> None:
+        """`rows` are A's keys, `more` those of B that may be added: selections may name them too."""
+        only, named = recipe.only, [*rows, *more]
         self.rows = rows
-        self.gate = None if only is None else compile_option("--only", only, rows, blocks)
-        self.sets = [(compile_option("--set", text, rows, blocks), alpha) for text, alpha in recipe.sets]
+        self.gate = None if only is None else compile_option("--only", only, named, blocks)
+        self.sets = [(compile_option("--set", text, named, blocks), alpha) for text, alpha in recipe.sets]
         self.alpha = 1.0 if recipe.alpha is None else recipe.alpha
         weights = _weights(recipe, blocks)
         self.note = None if weights is None else weights.note
@@ -75,6 +78,10 @@ class Alphas:
     def lets_in(self, row: Row) -> bool:
         """Whether the gate is open for a key."""
         return self.gate is None or names(self.gate, row)
+
+    def keeps_b(self, row: Row) -> bool:
+        """Whether a key is to be B's whatever the method makes of alpha 1."""
+        return self._encoder is not None and _encodes_text(row) and self._decisive(row) is None
 
     def idle_options(self, keys: Collection[str]) -> list[str]:
         """The options that decide no key of those that can be merged, as they are written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,10 +9,12 @@ from analyzer.checkpoints.scaled import scales_in_use
 from analyzer.errors import RecipeError
 from analyzer.guidance.guiding import Guidance, guide_by
 from analyzer.kernels.formats import FLOATS
+from analyzer.planning import notices
 from analyzer.planning.alphas import Alphas, Dtypes, Row, names
+from analyzer.planning.metadata import still_true
+from analyzer.planning.quantized import Quantized, quantized
 from analyzer.recipes.document import document
-from analyzer.recipes.history import FOREIGN
-from analyzer.recipes.recipe import Guide, Recipe, check, method_of, parameters_of
+from analyzer.recipes.recipe import Guide, Recipe, check, method_of
 from analyzer.records import (
     Action,
     Categorized,
@@ -30,10 +31,6 @@ from analyzer.records import (
 CLIP_POSITIONS = 77  # the length of CLIP's context, and so of its table of positions
 
 _REASONS = 3  # how many a message gives
-
-# Metadata that says what the file's bytes hash to, which a merge makes false:
-# modelspec.hash_sha256, sshs_model_hash, sshs_legacy_hash, new_sd_model_hash …
-_HASHES = re.compile(r"(^|[._])(hash|sha256)([._]|$)")
 
 
 def resolve(
@@ -58,63 +55,50 @@ def resolve(
     partners = partners or Partners()
     check(recipe, base=partners.base is not None, models=len(partners.models))
     rows = [Row(key, categorized.labels[key]) for key in a]
-    alphas = Alphas(recipe, rows, categorized.blocks)
-    dtypes = Dtypes(recipe, rows, categorized.blocks)
-    scales = _obsolete_scales(a, rows, dtypes)
+    more = _addable(recipe, pairing, a, b, labels_b)
+    alphas = Alphas(recipe, rows, categorized.blocks, more=more)
+    dtypes = Dtypes(recipe, [*rows, *more], categorized.blocks)
+    of_a = quantized(a, rows, dtypes)
     pairs = {p.a.key: p for p in pairing.pairs if not p.partial}
     guidance = None
+    if scan is None and recipe.guide.asks and not recipe.alphas:
+        raise RecipeError("the recipe asks a scan of the two models: make one with mergescope scan")
     if scan is not None and recipe.guide != Guide():
         movable = {row.key for row in rows if row.key in pairs and alphas.lets_in(row)}
         guidance = guide_by(scan, recipe.guide, movable=movable)
         alphas.follow(guidance)
-    draft = _Draft(recipe, a, pairs, partners, alphas, dtypes, scales)
+    draft = _Draft(recipe, a, pairs, partners, alphas, dtypes, of_a, quantized(b, more, dtypes))
     pruned = [row.key for row in rows if recipe.prune_ema and row.labels.part == "ema"]
-    actions = draft.actions(pairing, without={*pruned, *scales})
-    added: dict[str, Action] = {}
-    if recipe.only_in_b == "add":
-        _check_addable(pairing, a)
-        applied = scales_in_use(b)
-        others = (Row(key, labels_b[key]) for key in pairing.only_in_b if key not in applied)
-        added = {row.key: draft.added(b[row.key], row) for row in others if alphas.lets_in(row)}
-        actions += added.values()
+    actions = draft.actions(pairing, without={*pruned, *of_a.obsolete})
+    added = {row.key: draft.added(b[row.key], row) for row in more if alphas.lets_in(row)}
+    actions += added.values()
     plan = Plan(
         actions=tuple(actions),
-        only_in_a=tuple(key for key in pairing.only_in_a if key not in scales),
+        only_in_a=tuple(key for key in pairing.only_in_a if key not in of_a.obsolete),
         shape_mismatch=tuple(mismatch.key for mismatch in pairing.shape_mismatch),
         dropped=tuple(key for key in pairing.only_in_b if key not in added),
         warnings=(
             *pairing.notes,
             *(guidance.notes if guidance else ()),
-            *_partner_warnings(pairing, categorized),
-            *_warnings(recipe, alphas, actions),
-            *_part_warnings(recipe, partners, actions, categorized, pruned),
-            *_encoding_warnings(recipe, a, actions, scales),
+            *notices.of_pairing(pairing, categorized),
+            *notices.of_options(recipe, alphas, actions),
+            *notices.of_method(recipe, actions),
+            *notices.of_parts(recipe, partners, actions, categorized, pruned),
+            *notices.of_encodings(a, actions, of_a),
         ),
-        metadata=still_true(metadata, plain=bool(scales)),
+        metadata=still_true(metadata, plain=of_a.plain),
         recipe=_resolved(recipe, alphas, actions, guidance),
         pairs=pairs,
         partners=partners,
         pruned=tuple(pruned),
-        plain=bool(scales),
+        plain=of_a.plain,
+        labels={**categorized.labels, **{key: labels_b[key] for key in added}},
+        blocks=categorized.blocks,
     )
     _refuse_nothing(actions)
     if recipe.only is not None and not any(x.alpha is not None and x.alpha != 0 for x in actions):
         _refuse_idle(recipe, alphas, actions)
     return plan
-
-
-def still_true(metadata: Mapping[str, str], *, plain: bool) -> dict[str, str]:
-    """What a file of A says of itself and a merge leaves true: no hashes, no recipe of another merge.
-
-    `plain`: its weights are not quantized any more. Recipes go into the history instead.
-    """
-    return {
-        name: text
-        for name, text in metadata.items()
-        if not _HASHES.search(name)
-        and name not in FOREIGN
-        and not (plain and name == "_quantization_metadata")
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +111,14 @@ class _Draft:
     partners: Partners
     alphas: Alphas
     dtypes: Dtypes
-    scales: Collection[str]  # keys that nobody needs any more
+    of_a: Quantized
+    of_b: Quantized
 
     def actions(self, pairing: Pairing, *, without: Collection[str]) -> list[Action]:
         """What happens to A's keys, in their order."""
         mismatches = {m.key: m for m in pairing.shape_mismatch}
-        in_use = scales_in_use(self.a)
         return [
-            self._action(row, mismatches.get(row.key), in_use.get(row.key))
-            for row in self.alphas.rows
-            if row.key not in without
+            self._action(row, mismatches.get(row.key)) for row in self.alphas.rows if row.key not in without
         ]
 
     def added(self, info: TensorInfo, row: Row) -> Action:
@@ -144,28 +126,40 @@ class _Draft:
         if self.recipe.position_ids == "reset" and _is_clip_positions(info.key, info):
             return _reset(info.key)
         # B's codes are of no use without its scales, and no other file holds GGUF's: their values are added.
-        wanted = self.dtypes.wanted(row)
-        dtype = wanted or info.dtype if info.encoded else self._dtype(info, row)
+        dtype = self._dtype(info, row, self.of_b)
+        if info.encoded and dtype == info.storage:
+            dtype = info.dtype
         return Action(info.key, "add", None, "--only-in-b add", dtype, info.shape)
 
-    def _action(self, row: Row, mismatch: ShapeMismatch | None, scaled: str | None) -> Action:
+    def _action(self, row: Row, mismatch: ShapeMismatch | None) -> Action:
         key, info = row.key, self.a[row.key]
         if self.recipe.position_ids == "reset" and _is_clip_positions(key, info):
             return _reset(key)
         vae = self.partners.vae
         if vae is not None and key in vae:
             return Action(key, "bake", None, "--vae", self.dtypes.wanted(row) or info.storage, info.shape)
-        obstacle = _obstacle(self.pairs.get(key), mismatch, row.labels, scaled)
-        if obstacle is None:
-            obstacle = self._obstacle_of_others(key)
+        obstacle = self._obstacle(row, mismatch)
         if obstacle is not None:
             return self._untouched(info, row, None, obstacle)
         alpha, reason = self.alphas.of(row)
         if alpha == 0:
             return self._untouched(info, row, 0.0, reason)
         dtype = self.dtypes.wanted(row) or info.storage
-        taken = alpha == 1 and self.recipe.method in _TAKES_B
-        return Action(key, "take" if taken else "merge", alpha, reason, dtype, info.shape)
+        if alpha == 1 and (self.recipe.method in _TAKES_B or self.alphas.keeps_b(row)):
+            return Action(key, "take", alpha, reason, dtype, info.shape)
+        obstacle = self._obstacle_of_others(key)
+        if obstacle is not None:
+            return self._untouched(info, row, None, obstacle)
+        return Action(key, "merge", alpha, reason, dtype, info.shape)
+
+    def _obstacle(self, row: Row, mismatch: ShapeMismatch | None) -> str | None:
+        """Why nothing of B may reach a key; None where it may."""
+        key, pair = row.key, self.pairs.get(row.key)
+        if (found := _obstacle(pair, mismatch, row.labels, self.of_a.scales.get(key))) is not None:
+            return found
+        if key in self.of_a.opaque or (pair and any(x.b.key in self.of_b.opaque for x in pair.parts)):
+            return "quantized with scales that are not understood: kept as it is"
+        return None
 
     def _obstacle_of_others(self, key: str) -> str | None:
         """Why the base or the further models leave nothing to combine; None where they do."""
@@ -178,25 +172,18 @@ class _Draft:
         return None
 
     def _untouched(self, info: TensorInfo, row: Row, alpha: float | None, reason: str) -> Action:
-        dtype = self._dtype(info, row)
+        dtype = self._dtype(info, row, self.of_a)
         return Action(info.key, "keep" if dtype == info.storage else "cast", alpha, reason, dtype, info.shape)
 
-    def _dtype(self, info: TensorInfo, row: Row) -> str:
+    def _dtype(self, info: TensorInfo, row: Row, model: Quantized) -> str:
         wanted = self.dtypes.wanted(row)
-        return wanted if wanted is not None and info.dtype in FLOATS else info.storage
+        if wanted is None or info.dtype not in FLOATS or model.is_fixed(row):
+            return info.storage
+        return wanted
 
 
 # The methods that give B's values at alpha 1, whatever else there is: these are copied, not computed.
-_TAKES_B = frozenset({"weighted_sum", "slerp"})
-
-
-def _obsolete_scales(a: Mapping[str, TensorInfo], rows: Sequence[Row], dtypes: Dtypes) -> set[str]:
-    """The keys of A that scale quantized weights which are written as plain values."""
-    in_use = scales_in_use(a)
-    if not in_use:
-        return set()
-    plain = {row.key for row in rows if dtypes.wanted(row) is not None}
-    return {scale for scale, weight in in_use.items() if weight in plain}
+_TAKES_B = frozenset({"weighted_sum", "slerp", "cosine_adaptive_a", "cosine_adaptive_b"})
 
 
 def _resolved(
@@ -248,34 +235,28 @@ def _obstacle_of_base(pair: Pair | None) -> str | None:
     return None
 
 
-def _check_addable(pairing: Pairing, a: Mapping[str, TensorInfo]) -> None:
-    """Keys of B can stand beside A's only where both models write their names in the same way.
+def _addable(
+    recipe: Recipe,
+    pairing: Pairing,
+    a: Mapping[str, TensorInfo],
+    b: Mapping[str, TensorInfo],
+    labels_b: Mapping[str, Labels],
+) -> list[Row]:
+    """The keys of B that --only-in-b adds, as far as --only lets them in.
 
-    A tied head has its embedding's name in B, which says nothing of the others.
+    Keys of B can stand beside A's only where both models write their names in the same way. A tied head
+    has its embedding's name in B, which says nothing of the others.
     """
+    if recipe.only_in_b != "add":
+        return []
     if renamed := next((p for p in pairing.pairs if p.a.key != p.key_b and p.key_b not in a), None):
         raise RecipeError(
             f"--only-in-b add: B has other names than A ({renamed.key_b!r} for {renamed.a.key!r}), and its "
             "keys would stand under names that nobody looks for; leave it out"
         )
-
-
-def _encoding_warnings(
-    recipe: Recipe, a: Mapping[str, TensorInfo], actions: Sequence[Action], scales: Collection[str]
-) -> list[str]:
-    """What happens to values that A stores as codes and scales."""
-    if scales:
-        return [f"--dtype {recipe.dtype} writes plain values, so {len(scales)} scale keys of A are left out"]
-    encoded = sum(x.verb in ("take", "merge", "bake") and _is_encoded(a, x) for x in actions)
-    if not encoded:
-        return []
-    return [
-        f"{encoded} keys are written in scaled fp8 with A's scales; larger values are clipped and counted"
-    ]
-
-
-def _is_encoded(a: Mapping[str, TensorInfo], action: Action) -> bool:
-    return action.key in a and a[action.key].encoded is not None
+    applied = scales_in_use(b)
+    rows = [Row(key, labels_b[key]) for key in pairing.only_in_b if key not in applied]
+    return [row for row in rows if not (recipe.prune_ema and row.labels.part == "ema")]
 
 
 def _reset(key: str) -> Action:
@@ -285,65 +266,6 @@ def _reset(key: str) -> Action:
 
 def _is_clip_positions(key: str, info: TensorInfo) -> bool:
     return key.rsplit(".", 1)[-1] == "position_ids" and info.numel == CLIP_POSITIONS
-
-
-def _warnings(recipe: Recipe, alphas: Alphas, actions: Sequence[Action]) -> list[str]:
-    found = [alphas.note] if alphas.note else []
-    used = sorted({x.alpha for x in actions if x.alpha is not None and not 0 <= x.alpha <= 1})
-    if used:
-        shown = ", ".join(f"{alpha:g}" for alpha in used[:_REASONS]) + (" …" if used[_REASONS:] else "")
-        found.append(f"alpha {shown} lies outside 0 … 1: extrapolating")
-    parameters = parameters_of(recipe)
-    if parameters.get("density") == 1 and "gamma" not in parameters:
-        found.append(
-            f"--method {recipe.method} leaves nothing out at its default density of 1: say how much of each "
-            "task is to be kept, as in --param density=0.2"
-        )
-    if recipe.position_ids == "reset" and not any(x.verb == "reset" for x in actions):
-        found.append("--position-ids reset: A has no CLIP position_ids")
-    idle = alphas.idle_options({x.key for x in actions if x.alpha is not None})
-    if idle:
-        found.append(f"{', '.join(idle)}: later options or --only leave nothing of it")
-    return found
-
-
-def _part_warnings(
-    recipe: Recipe,
-    partners: Partners,
-    actions: Sequence[Action],
-    categorized: Categorized,
-    pruned: Sequence[str],
-) -> list[str]:
-    """What the options on parts left out or did not find."""
-    found = []
-    if recipe.prune_ema and not pruned:
-        found.append("--prune-ema: A has no EMA copies")
-    if partners.vae is not None:
-        vae = [x for x in actions if categorized.labels.get(x.key, _NOWHERE).part == "vae"]
-        left = [x.key for x in vae if x.verb in ("keep", "cast", "merge", "take")]
-        if left:
-            found.append(f"--vae: the file has nothing for {len(left)} keys of A's VAE, such as {left[0]}")
-    merged = [x.key for x in actions if x.verb == "merge"]
-    for place, model in enumerate(partners.models, start=1):
-        if lacking := [key for key in merged if key not in model]:
-            found.append(
-                f"--model {place} has no such tensor for {len(lacking):,} of the merged keys, such as "
-                f"{lacking[0]}: there it takes no part"
-            )
-    return found
-
-
-_NOWHERE = Labels("", "", "", "", "")
-
-
-def _partner_warnings(pairing: Pairing, categorized: Categorized) -> list[str]:
-    """Say so where most of A stays as it is because B has nothing like it."""
-    alone = [*pairing.only_in_a, *(mismatch.key for mismatch in pairing.shape_mismatch)]
-    counted = sum(labels.counted for labels in categorized.labels.values())
-    count = sum(categorized.labels[key].counted for key in alone)
-    if 2 * count <= counted:
-        return []
-    return [f"{count:,} of A's {counted:,} keys have no counterpart in B and stay: are these two one model?"]
 
 
 def _refuse_nothing(actions: Sequence[Action]) -> None:

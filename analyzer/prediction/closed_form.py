@@ -24,6 +24,7 @@ from analyzer.records import KeyScan, Scan
 Steps = Mapping[str, Sequence[float]]  # A's key -> the coefficients of a method on it
 
 KEPT = (1.0, 0.0, 0.0)  # the coefficients that leave A as it is
+TAKEN = (1.0, 1.0, 0.0)  # those that take B's values
 LEAST_SURVIVING = 0.5  # below it, a warning
 
 _KNOWN = 3  # the vectors a, b − a and c − a; of further models a scan has no sums
@@ -72,6 +73,82 @@ class GroupPrediction:
     prediction: Prediction
 
 
+class Outlook:
+    """What a merge makes of every key of a scan, from which whole, groups and warning follow.
+
+    `steps`, `dtypes` and `without` are those of `predict`; `alphas` are what the user knows the steps by,
+    the factors of b − a where they are not given; `measured` are the squared lengths of keys that are
+    merged with models which the scan does not know.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        steps: Steps,
+        *,
+        dtypes: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
+        alphas: Mapping[str, float] | None = None,
+        measured: Mapping[str, Squares] | None = None,
+    ) -> None:
+        self._scan, self._dtypes = scan, dtypes or {}
+        self._alphas = alphas or {key: step[1] for key, step in steps.items()}
+        based = scan.base is not None
+        self._rows = {
+            row.key: row for row in counted(scan.keys) if row.sums.numeric and row.key not in without
+        }
+        more = measured or {}
+        self._seen = {
+            key: _Seen(more[key], more[key].from_a, None)
+            if key in more
+            else _seen(row, steps.get(key, KEPT), self._dtype(row), based=based)
+            for key, row in self._rows.items()
+        }
+
+    def whole(self) -> Prediction:
+        """The whole model; see `predict`."""
+        return _derived(list(self._seen.values()))
+
+    def groups(self, axis: str = "component") -> list[GroupPrediction]:
+        """The groups of an axis; see `predict_groups`."""
+        return [
+            GroupPrediction(
+                group.row.name,
+                group.row.selector,
+                _derived([self._seen[row.key] for row in group.keys if row.key in self._seen]),
+            )
+            for group in rank_keys(self._scan, axis=axis)
+        ]
+
+    def warning(self) -> str | None:
+        """What rounding takes away, if that is most of it; see `survival_warning`."""
+        share = _share_of_all(list(self._seen.values()))
+        if share is None or share >= LEAST_SURVIVING:
+            return None
+        lost: dict[str, list[float]] = {}
+        factors: dict[str, list[float]] = {}
+        for key, seen in self._seen.items():
+            if seen.energy and seen.survived is not None:
+                dtype = self._dtype(self._rows[key])
+                lost.setdefault(dtype, []).append(seen.energy - seen.survived)
+                factors.setdefault(dtype, []).append(self._alphas[key])
+        worst = max(lost, key=lambda dtype: fsum(lost[dtype]))
+        low, high = min(factors[worst]), max(factors[worst])
+        alpha = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} … {high:.3g}"
+        wider = "" if worst in ("F32", "F64") else "write --dtype fp32, or "
+        name = _SHORT_NAMES.get(worst, worst)
+        save = f"{'an' if name.startswith('f') else 'a'} {name} save"
+        left = f"leaves {_percent(share)} of the step above rounding"
+        return f"{save} at alpha {alpha} {left}: {wider}take a larger alpha"
+
+    def _dtype(self, row: KeyScan) -> str:
+        return self._dtypes.get(row.key, row.dtype_a)
+
+
+def _derived(seen: Sequence[_Seen]) -> Prediction:
+    return derive([each.squares for each in seen], keys=len(seen), survives=_share_of_all(seen))
+
+
 def predict(
     scan: Scan, steps: Steps, *, dtypes: Mapping[str, str] | None = None, without: Collection[str] = ()
 ) -> Prediction:
@@ -81,8 +158,7 @@ def predict(
     output's dtypes by key, as safetensors names them ("BF16"); a key that is not in it keeps A's. Keys
     `without` a prediction, such as those of a method that is not linear, are left out.
     """
-    rows = [row for row in counted(scan.keys) if row.key not in without]
-    return _predicted(rows, steps, dtypes or {}, based=scan.base is not None)
+    return Outlook(scan, steps, dtypes=dtypes, without=without).whole()
 
 
 def predict_groups(
@@ -97,12 +173,7 @@ def predict_groups(
 
     `axis` is one of its axes or two that are crossed. Raises AnalyzerError for an unknown one.
     """
-    found = []
-    for group in rank_keys(scan, axis=axis):
-        rows = [row for row in group.keys if row.key not in without]
-        prediction = _predicted(rows, steps, dtypes or {}, based=scan.base is not None)
-        found.append(GroupPrediction(group.row.name, group.row.selector, prediction))
-    return found
+    return Outlook(scan, steps, dtypes=dtypes, without=without).groups(axis)
 
 
 def gram_of(row: KeyScan, *, based: bool = True) -> NDArray[np.float64] | None:
@@ -123,18 +194,35 @@ def squares_of(row: KeyScan, step: Sequence[float], *, based: bool = True) -> Sq
 
     `based`: whether the scan has a base, without which c − a has no length.
     """
-    k0, k1, k2, *more = (*step, 0.0, 0.0)[: max(len(step), _KNOWN)]
-    products = _products(row.sums, based=bool(k2))
+    k0, k1, k2, *more = step if len(step) >= _KNOWN else (*step, 0.0)
+    s = row.sums
+    products = _products(s, based=bool(k2))
     if products is None or any(more) or (k2 and not based):
         return None
-    moved = (k0 - 1, k1, k2)
+    if k0 == 1 and not k2:  # as nearly always, and in a fraction of the time
+        aa, uu, _, au, _, _ = products
+        energy = k1 * k1 * uu
+        whole = max(fsum((aa, energy, 2 * k1 * au)), 0.0)
+        return Squares(s.sum_aa, s.sum_bb, whole, energy, (k1 - 1) * (k1 - 1) * uu)
     return Squares(
-        row.sums.sum_aa,
-        row.sums.sum_bb,
+        s.sum_aa,
+        s.sum_bb,
         _form(products, (k0, k1, k2)),
-        _form(products, moved),
+        _form(products, (k0 - 1, k1, k2)),
         _form(products, (k0 - 1, k1 - 1, k2)),
     )
+
+
+def squares_from(gram: NDArray[np.float64], step: Sequence[float]) -> Squares:
+    """The squared lengths of a key from its own Gram matrix of a, b − a, c − a and m − a, shape (n, n).
+
+    `step` are the n coefficients of the merge.
+    """
+    k = np.asarray(step, np.float64)
+    ends = (1.0, *[0.0] * (len(k) - 1)), (1.0, 1.0, *[0.0] * (len(k) - 2))
+    forms = (*ends, k, k - ends[0], k - ends[1])
+    a, b, m, from_a, from_b = (max(float(np.dot(v, gram @ v)), 0.0) for v in forms)
+    return Squares(a, b, m, from_a, from_b)
 
 
 def derive(squares: Iterable[Squares | None], *, keys: int, survives: float | None = None) -> Prediction:
@@ -167,62 +255,47 @@ def survival_warning(
 
     Names the dtype in which most of it is lost, and the factors of the keys that have that dtype.
     """
-    rows = [row for row in counted(scan.keys) if row.key not in without]
-    kept = [_survival(row, steps.get(row.key, KEPT), dtypes or {}) for row in rows]
-    share = _share_of_all(kept)
-    if share is None or share >= LEAST_SURVIVING:
-        return None
-    lost: dict[str, list[float]] = {}
-    factors: dict[str, list[float]] = {}
-    for row, (energy, survived) in zip(rows, kept, strict=True):
-        if energy and survived is not None:
-            dtype = (dtypes or {}).get(row.key, row.dtype_a)
-            lost.setdefault(dtype, []).append(energy - survived)
-            factors.setdefault(dtype, []).append(steps[row.key][1])
-    worst = max(lost, key=lambda dtype: fsum(lost[dtype]))
-    low, high = min(factors[worst]), max(factors[worst])
-    alpha = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} … {high:.3g}"
-    wider = "" if worst in ("F32", "F64") else "write --dtype fp32, or "
-    name = _SHORT_NAMES.get(worst, worst)
-    save = f"{'an' if name.startswith('f') else 'a'} {name} save"
-    return f"{save} at alpha {alpha} keeps {_percent(share)} of the step: {wider}take a larger alpha"
+    return Outlook(scan, steps, dtypes=dtypes, without=without).warning()
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else "less than 1 %"
 
 
-def _predicted(
-    rows: Sequence[KeyScan], steps: Steps, dtypes: Mapping[str, str], *, based: bool
-) -> Prediction:
-    rows = [row for row in rows if row.sums.numeric]
-    squares = [squares_of(row, steps.get(row.key, KEPT), based=based) for row in rows]
-    kept = [_survival(row, steps.get(row.key, KEPT), dtypes) for row in rows]
-    return derive(squares, keys=len(rows), survives=_share_of_all(kept))
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a merge makes of one key."""
+
+    squares: Squares | None  # None: it cannot be told
+    energy: float  # of the step; inf where that is not known
+    survived: float | None  # how much of it survives rounding; None where that is not known
 
 
-def _survival(row: KeyScan, step: Sequence[float], dtypes: Mapping[str, str]) -> tuple[float, float | None]:
-    """(energy of the step, how much of it survives); (0, 0) without a step, None where it is not known."""
-    squares = squares_of(row, step) if row.sums.numeric else None
-    energy = squares.from_a if squares is not None else 0.0
-    if squares is not None and not energy > 0:
-        return 0.0, 0.0
-    if squares is None or not isfinite(energy):
-        return (inf, None) if row.sums.numeric and tuple(step) != KEPT else (0.0, 0.0)
+def _seen(row: KeyScan, step: Sequence[float], dtype: str, *, based: bool) -> _Seen:
+    squares = squares_of(row, step, based=based)
+    if squares is None:
+        # without a base c − a has no length, and what it holds of the step is not known either
+        moves = tuple(step) != KEPT
+        return _Seen(None, inf if moves else 0.0, None if moves else 0.0)
+    energy = squares.from_a
+    if not energy > 0:
+        return _Seen(squares, 0.0, 0.0)
+    if not isfinite(energy):
+        return _Seen(squares, inf, None)
     k0, factor, *others = step
-    aside = squares_of(row, (k0, 0.0, *others))
-    if aside is None or aside.from_a > _ASIDE * energy:
-        return energy, None
-    written = dtypes.get(row.key, row.dtype_a)
-    share = surviving_share(row.sums, factor, stored=row.dtype_a, written=written)
-    return energy, None if share is None else energy * share
+    if k0 != 1 or any(others):
+        aside = squares_of(row, (k0, 0.0, *others), based=based)
+        if aside is None or aside.from_a > _ASIDE * energy:
+            return _Seen(squares, energy, None)
+    share = surviving_share(row.sums, factor, stored=row.dtype_a, written=dtype)
+    return _Seen(squares, energy, None if share is None else energy * share)
 
 
-def _share_of_all(kept: Sequence[tuple[float, float | None]]) -> float | None:
+def _share_of_all(seen: Sequence[_Seen]) -> float | None:
     """The share of the steps of all keys together; None without a step, or if it is not known of one."""
-    energy = fsum(energy for energy, _ in kept)
-    survived = [part for _, part in kept if part is not None]
-    if len(survived) < len(kept) or not energy > 0:
+    energy = fsum(each.energy for each in seen)
+    survived = [each.survived for each in seen if each.survived is not None]
+    if len(survived) < len(seen) or not energy > 0:
         return None
     return min(fsum(survived) / energy, 1.0)
 

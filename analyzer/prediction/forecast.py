@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analyzer.methods import Setting
+from analyzer.methods import Array, Setting
 from analyzer.prediction.closed_form import (
+    TAKEN,
     GroupPrediction,
+    Outlook,
     Prediction,
+    Squares,
     Steps,
     gram_of,
-    predict,
-    predict_groups,
-    survival_warning,
+    squares_from,
 )
 from analyzer.recipes.recipe import Recipe, method_of, parameters_of
 from analyzer.records import Plan, Scan
@@ -27,18 +28,23 @@ class Forecast:
 
     whole: Prediction
     groups: Sequence[GroupPrediction]  # by component, the one that differs most between A and B first
+    keys: int  # of the output, whether predicted or not
     steps: Steps  # the method's coefficients by A's key
     dtypes: Mapping[str, str]  # of the output, by A's key
     without: frozenset[str]  # keys of which nothing can be said: those of a baked VAE
     warning: str | None  # where rounding leaves little of the step
+    measured: Mapping[str, Squares]  # of the keys that are merged with further models
 
 
-def forecast(plan: Plan, recipe: Recipe, scan: Scan) -> Forecast | None:
+def forecast(
+    plan: Plan, recipe: Recipe, scan: Scan, *, grams: Mapping[str, Array] | None = None
+) -> Forecast | None:
     """The closed form of a merge; None for methods that are not linear, which have none.
 
-    Keys that the scan did not measure are not in it. Values are None where further models take part, of
-    which the scan knows nothing.
+    Keys that the scan did not measure are not in it. Of further models the scan knows nothing: where they
+    take part, values follow from `grams` (see `further_models`), and without these are None.
     """
+    grams = grams or {}
     method = method_of(recipe)
     if method.coefficients is None:
         return None
@@ -46,11 +52,12 @@ def forecast(plan: Plan, recipe: Recipe, scan: Scan) -> Forecast | None:
     parameters = parameters_of(recipe)
     based = plan.partners.base is not None
     steps: dict[str, Sequence[float]] = {}
+    measured: dict[str, Squares] = {}
     for action in plan.actions:
         if action.key not in rows or action.verb not in _FROM_B or action.alpha is None:
             continue
         if action.verb == "take":
-            steps[action.key] = (1.0, 1.0, 0.0)
+            steps[action.key] = TAKEN
             continue
         weights = [
             weight
@@ -58,18 +65,27 @@ def forecast(plan: Plan, recipe: Recipe, scan: Scan) -> Forecast | None:
             if action.key in pairs
         ]
         setting = Setting(action.alpha, tuple(weights), parameters, based=based)
-        gram = gram_of(rows[action.key], based=based) if method.needs_gram else None
-        if method.needs_gram and (gram is None or weights):
-            steps[action.key] = (1.0, 0.0, 0.0, 1.0)  # depends on what the scan did not measure
-        else:
-            steps[action.key] = method.coefficients(setting, gram)
+        gram = grams.get(action.key)
+        if gram is None and not weights and method.needs_gram:
+            gram = gram_of(rows[action.key], based=based)
+        if gram is None and method.needs_gram:
+            steps[action.key] = (1.0, 0.0, 0.0, 1.0)  # depends on what was not measured
+            continue
+        step = method.coefficients(setting, gram)
+        steps[action.key] = step
+        if weights and gram is not None:
+            measured[action.key] = squares_from(gram, step)
     dtypes = {action.key: action.dtype for action in plan.actions if action.key in rows}
     without = frozenset(action.key for action in plan.actions if action.verb == "bake")
+    alphas = {x.key: x.alpha for x in plan.actions if x.key in steps and x.alpha is not None}
+    outlook = Outlook(scan, steps, dtypes=dtypes, without=without, alphas=alphas, measured=measured)
     return Forecast(
-        predict(scan, steps, dtypes=dtypes, without=without),
-        predict_groups(scan, steps, dtypes=dtypes, without=without),
+        outlook.whole(),
+        outlook.groups(),
+        len(plan.actions),
         steps,
         dtypes,
         without,
-        survival_warning(scan, steps, dtypes=dtypes, without=without),
+        outlook.warning(),
+        measured,
     )

@@ -10,12 +10,14 @@ much is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, fsum, inf, isfinite, log
 
 from analyzer.kernels.formats import FLOATS
-from analyzer.measures import Histogram, Sums, bin_edges, step_edges
+from analyzer.measures import BINS, STEP_BINS, Histogram, Sums, add, bin_edges, step_edges
 
 Edges = Callable[[int], tuple[float, float]]
 
@@ -58,15 +60,32 @@ def share_above(histogram: Histogram, threshold: float, edges: Edges) -> float |
     show. Where all steps are multiples of a power of two, as between two models of one dtype, a bin holds
     only the multiples that lie in it, and each as often.
     """
-    total = fsum(energy for energy in histogram.energies if isfinite(energy))
-    if not total > 0 or not all(map(isfinite, histogram.energies)):
+    energies, first = histogram.energies, histogram.first
+    total: float = add(energies)
+    if not 0 < total < inf:
         return None
-    bins = [_Bin(*edges(histogram.first + i), energy) for i, energy in enumerate(histogram.energies)]
-    above = [part.energy for part in bins if part.low >= threshold]
-    cut = next((i for i, part in enumerate(bins) if part.low < threshold < part.high), None)
-    if cut is not None:
-        above.append(bins[cut].energy * _share_of_bin(bins, cut, threshold))
-    return min(fsum(above) / total, 1.0)
+    lows, highs = _all_edges(edges)
+    place = bisect_left(lows, threshold, first, first + len(energies))
+    above = fsum(energies[place - first :])
+    cut = place - 1
+    if cut >= first and lows[cut] < threshold < highs[cut]:
+        bins = [_Bin(lows[i], highs[i], energies[i - first]) for i in _around(cut, histogram)]
+        above += energies[cut - first] * _share_of_bin(
+            bins, _Bin(lows[cut], highs[cut], energies[cut - first]), _unit(histogram, lows), threshold
+        )
+    return min(above / total, 1.0)
+
+
+@cache
+def _all_edges(edges: Edges) -> tuple[Sequence[float], Sequence[float]]:
+    """The low and the high edges of all bins that a histogram may have, by index."""
+    low, high = zip(*(edges(index) for index in range(max(BINS, STEP_BINS))), strict=True)
+    return low, high
+
+
+def _around(cut: int, histogram: Histogram) -> range:
+    """The bin and those beside it that the histogram holds."""
+    return range(max(cut - 1, histogram.first), min(cut + 2, histogram.first + len(histogram.energies)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +95,7 @@ class _Bin:
     energy: float
 
 
-def _share_of_bin(bins: list[_Bin], cut: int, threshold: float) -> float:
-    part = bins[cut]
-    unit = _unit(bins)
+def _share_of_bin(around: Sequence[_Bin], part: _Bin, unit: float, threshold: float) -> float:
     if unit and part.high / unit <= _MOST_MULTIPLES:
         squares = [
             (m * m, m * unit >= threshold) for m in range(ceil(part.low / unit), ceil(part.high / unit))
@@ -87,7 +104,7 @@ def _share_of_bin(bins: list[_Bin], cut: int, threshold: float) -> float:
         return sum(square for square, beyond in squares if beyond) / whole if whole else 0.0
     if part.low == 0 or part.high == inf:
         return 0.5
-    power = _power(bins, cut)
+    power = _power(around)
     if abs(power) < _FLAT:
         return log(part.high / threshold) / log(part.high / part.low)
     # relative to the bin's end, so that no power overflows
@@ -95,21 +112,20 @@ def _share_of_bin(bins: list[_Bin], cut: int, threshold: float) -> float:
     return (1 - at) / (1 - low)
 
 
-def _unit(bins: list[_Bin]) -> float:
+def _unit(histogram: Histogram, lows: Sequence[float]) -> float:
     """The power of two of which all steps are multiples, but for few; 0 if there is none."""
     below, unit = 0.0, 0.0
-    for part in bins:
-        # a power of two begins the longer half of its octave
-        if 2 * part.high == 3 * part.low and below < _GRID * part.energy:
-            unit = part.low
-        below += part.energy
+    for index, energy in enumerate(histogram.energies, histogram.first):
+        # a power of two begins the longer half of its octave, the even bin
+        if not index % 2 and below < _GRID * energy:
+            unit = lows[index]
+        below += energy
     return unit
 
 
-def _power(bins: list[_Bin], cut: int) -> float:
-    """The power of the size by which Σd² grows about a bin, from the densities beside it."""
-    around = [part for part in bins[max(cut - 1, 0) : cut + 2] if part.energy > 0]
-    around = [part for part in around if part.low > 0 and part.high < inf]
+def _power(around: Sequence[_Bin]) -> float:
+    """The power of the size by which Σd² grows about a bin, from the densities of it and its neighbours."""
+    around = [part for part in around if part.energy > 0 and part.low > 0 and part.high < inf]
     if len(around) < 2:
         return 0.0
     first, last = around[0], around[-1]

@@ -28,7 +28,7 @@ from analyzer.checkpoints.encodings import AbstractEncodedSource
 from analyzer.errors import VerificationError
 from analyzer.formulas import divides
 from analyzer.kernels.formats import FLOATS
-from analyzer.prediction.closed_form import KEPT, Prediction, Squares, Steps, derive, squares_of
+from analyzer.prediction.closed_form import KEPT, TAKEN, Prediction, Squares, Steps, derive, squares_of
 from analyzer.ranking import counted, rank_keys
 from analyzer.records import KeyScan, Scan, TensorInfo
 from analyzer.scan import scan as measure
@@ -82,7 +82,7 @@ class Verification:
     groups: tuple[VerifiedGroup, ...]
     keys: int  # that were measured and compared with their prediction
     copied: int  # that hold the bytes they were to have
-    unpredicted: int  # keys that both parents have, of whose values nothing was predicted
+    unpredicted: int  # all other keys of the written model: of their values nothing was predicted
 
 
 def verify(
@@ -93,6 +93,7 @@ def verify(
     steps: Steps,
     copies: Copies,
     scan: Scan,
+    predicted: Mapping[str, Squares] | None = None,
     axis: str = "component",
     device: str = "cpu",
     threads: int | None = None,
@@ -102,21 +103,27 @@ def verify(
 
     `scan` is the scan of A and B that the prediction was made from, with the base if the method has one.
     `steps` are the coefficients of its keys as in `prediction.predict`, those that were only cast having
-    (1, 0, 0); `copies` says of which keys' bytes another model's were to be kept. Of keys in neither
-    nothing is predicted: they are left out on both sides. Raises VerificationError that names what is off.
+    (1, 0, 0); `copies` says which keys were to hold another model's bytes. Of keys in neither, and of those
+    that the scan did not measure, nothing is predicted: they are left out on both sides, and counted.
+    `predicted` are the squared lengths of keys that are merged with models which the scan does not know.
+    Raises VerificationError that names what is off.
     """
     _check_copies(written, copies)
     found = measure(a, b, base=written, device=device, threads=threads, progress=progress)
-    based = scan.base is not None
-    from_a = {key for key, (source, name) in copies.items() if source is a and key == name}
-    known = {key: step for key, step in steps.items() if key not in copies} | dict.fromkeys(from_a, KEPT)
+    based, more = scan.base is not None, predicted or {}
     expected = {row.key: row for row in scan.keys if row.sums.numeric}
+    known = {key: step for key, step in steps.items() if key not in copies}
+    copied = _copied_steps(copies, expected, a=a, b=b)
     keys: dict[str, _Key] = {}
     for row in found.keys:
-        if row.key in known and row.key in expected:
-            spacings = None if row.key in from_a else _Spacings.of(written, row.key)
-            copied = row.key in from_a
-            key = _Key.of(expected[row.key], row, known[row.key], spacings, copied=copied, based=based)
+        step = copied.get(row.key) or known.get(row.key)
+        if step is not None and row.key in expected:
+            whole = row.key in copied
+            spacings = None if whole else _Spacings.of(written, row.key)
+            squares = more.get(row.key) or squares_of(expected[row.key], step, based=based)
+            if squares is None:
+                continue
+            key = _Key.of(expected[row.key], row, step, squares, spacings, copied=whole)
             keys |= {} if key is None else {row.key: key}
     _check_keys(written, keys.values())
     groups = [
@@ -124,10 +131,24 @@ def verify(
         for ranked in rank_keys(scan, axis=axis)
         if (inside := [keys[row.key] for row in ranked.keys if row.key in keys])
     ]
-    whole = _group("", "", [keys[row.key] for row in counted(scan.keys) if row.key in keys])
-    _check_groups(written, [*groups, whole])
-    unpredicted = sum(key not in keys for key in expected)
-    return Verification(whole, tuple(groups), len(keys), len(copies), unpredicted)
+    everything = _group("", "", [keys[row.key] for row in counted(scan.keys) if row.key in keys])
+    _check_groups(written, [*groups, everything])
+    measured = sum(key not in copied for key in keys)
+    unpredicted = sum(key not in keys and key not in copies for key in written.infos)
+    return Verification(everything, tuple(groups), measured, len(copies), unpredicted)
+
+
+def _copied_steps(
+    copies: Copies, rows: Mapping[str, KeyScan], *, a: Checkpoint, b: Checkpoint
+) -> dict[str, Sequence[float]]:
+    """The coefficients of keys that were to hold the bytes that A or B has for them."""
+    found: dict[str, Sequence[float]] = {}
+    for key, (source, name) in copies.items():
+        if source is a and name == key:
+            found[key] = KEPT
+        elif source is b and key in rows and name == rows[key].key_b:
+            found[key] = TAKEN
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +195,15 @@ class _Key:
         expected: KeyScan,
         found: KeyScan,
         step: Sequence[float],
+        predicted: Squares,
         spacings: _Spacings | None,
         *,
         copied: bool,
-        based: bool,
     ) -> _Key | None:
         """`expected` is measured of A and B, `found` of A, B and W. None where nothing can be compared.
 
-        That is where the prediction is undefined, or was made from fewer elements, as some of the base are
-        not finite.
+        That is where the prediction was made from fewer elements, as some of the base are not finite.
         """
-        predicted = squares_of(expected, step, based=based)
-        if predicted is None:
-            return None
         if copied:  # the bytes were compared
             return cls(expected, predicted, predicted, 0.0, 0.0)
         s, task = found.sums, found.sums.task
@@ -256,8 +273,7 @@ def _check_keys(written: Checkpoint, keys: Iterable[_Key]) -> None:
     for key in keys:
         name = f"{key.row.key} ({key.row.labels.component})"
         if key.missing:
-            many = f"{key.missing:,} elements are" if key.missing > 1 else "1 element is"
-            faults.append((inf, f"{name}: {many} missing or not finite"))
+            faults.append((inf, f"{name}: {_missing(written, key)}"))
         elif key.measured is not None:
             size = sqrt(max(key.predicted.a, key.predicted.b, key.predicted.m))
             allowed = max(TOLERANCE * size, key.rounding)
@@ -273,6 +289,15 @@ def _check_keys(written: Checkpoint, keys: Iterable[_Key]) -> None:
         more = f", and {len(faults) - _NAMED} more keys" if len(faults) > _NAMED else ""
         texts = "; ".join(text for _, text in faults[:_NAMED])
         raise VerificationError(f"{written.path}: {texts}{more}: write it again")
+
+
+def _missing(written: Checkpoint, key: _Key) -> str:
+    """What is wrong with a key that lacks values, and the way out."""
+    many = f"{key.missing:,} elements are" if key.missing > 1 else "1 element is"
+    info = written.infos.get(key.row.key)
+    if info is not None and info.shape == key.row.shape and info.storage == "F16":
+        return f"{many} not finite (where fp16 is too narrow for them, --dtype bf16 and fp32 go further)"
+    return f"{many} missing or not finite"
 
 
 def _group(name: str, selector: str, keys: Sequence[_Key]) -> VerifiedGroup:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analyzer.blocks.presets import find as find_preset
 from analyzer.checkpoints.json_file import parse_object
 from analyzer.errors import CheckpointError, RecipeError
 from analyzer.fields import FieldError, brief, listed
@@ -56,6 +57,10 @@ def parse_document(text: bytes, *, source: Path) -> Wish:
     if isinstance(options, dict):
         values, more = read_values(options, _NAMES)
         problems += more
+        weights = values.get("block-weights")
+        if isinstance(weights, str) and find_preset(weights) is None:
+            # Numbers from a file are recorded as numbers: a stranger's file names none of the user's files.
+            problems.append(f"block_weights {brief(repr(weights))} is no preset that ships")
     else:
         problems.append(f"recipe must be an object, it is {brief(repr(options))}")
     recorded = None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,17 @@ MAX_TEXT = 1 << 23  # characters of an entry that is read at all; 100,000 keys w
 MAX_FOREIGN = 1 << 15  # of a recipe of another tool
 MAX_NESTING = 8  # of the values of a recipe
 
+_LARGEST = 1 << 63  # more than any number of bytes
+
 # Where other tools leave their recipes: the Stable Diffusion web UI's checkpoint merger (modules/extras.py),
-# sd-mecha (streaming.py), both in the metadata; mergekit in a file of the merged folder (merge.py).
+# sd-mecha (streaming.py) and ComfyUI, whose graph of nodes is the recipe (save_checkpoint in comfy_extras/
+# nodes_model_merging.py), all in the metadata; mergekit in a file of the merged folder (merge.py).
 FOREIGN: Mapping[str, str] = {
     "sd_merge_recipe": "the Stable Diffusion web UI",
     "sd_merge_models": "the Stable Diffusion web UI",
     "mecha_recipe": "sd-mecha",
+    "prompt": "ComfyUI",
+    "workflow": "ComfyUI",
     "mergekit_config.yml": "mergekit",
 }
 _MERGEKIT = "mergekit_config.yml"
@@ -71,7 +77,9 @@ class Parents:
 
 def parent_of(checkpoint: Checkpoint) -> Parent:
     """What an open model says of itself. Its fingerprint takes reading some megabytes."""
-    name = checkpoint.path.name if checkpoint.path.name not in ("", "..") else checkpoint.path.resolve().name
+    name = checkpoint.path.name
+    if name in ("", ".."):
+        name = Path(os.path.realpath(checkpoint.path)).name
     name = name.encode(errors="replace").decode() or "model"
     model = RecordedModel(name, checkpoint.bytes, checkpoint.fingerprint())
     return Parent(model, checkpoint.metadata.get(METADATA_NAME), foreign_of(checkpoint))
@@ -241,9 +249,12 @@ def _check_plain(value: Any, depth: int) -> None:
             _check_plain(name, depth)
         for item in value.values() if isinstance(value, dict) else value:
             _check_plain(item, depth - 1)
-    # JSON has no number beyond fp64, but its text may: 1e999 is read as Inf, and written as no JSON.
+    # JSON has no number beyond fp64, but its text may: 1e999 is read as Inf, and written as no JSON; an
+    # integer of 400 digits is read as it is, and nothing can be computed with it.
     if isinstance(value, float) and not math.isfinite(value):
         raise FieldError("it holds a number that is not finite")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise FieldError("it holds a number that is too large")
 
 
 @dataclass(frozen=True, slots=True)

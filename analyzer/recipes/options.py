@@ -19,8 +19,10 @@ from analyzer.recipes.recipe import DTYPES, Guide, Recipe
 
 Home = Literal["recipe", "guide", "path"]  # what holds the option: a Recipe, its Guide, or a list of files
 
-_NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*"
+# No digit can be read in two ways: what fails would be tried in all of them, a megabyte of digits for hours.
+_NUMBER = r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\s*"
 _NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})+")
+_HINTED = 20  # unknown names that are told which are near: each is compared with all there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def read_values(table: Mapping[str, Any], allowed: Collection[str]) -> tuple[dic
     for written, value in _without_lists_of_dtypes(table).items():
         name = written.replace("_", "-")
         if name not in allowed:
-            problems.append(_unknown(written, allowed))
+            problems.append(_unknown(written, allowed if len(problems) < _HINTED else ()))
         elif name in values:
             problems.append(f"{brief(written)} stands twice, with dashes and with underscores")
         else:
@@ -272,7 +274,7 @@ def _read_numbers(value: Any) -> tuple[float, ...]:
 def _unknown(name: str, allowed: Collection[str]) -> str:
     near = get_close_matches(name[:100].replace("_", "-").lower(), allowed, n=3)
     known = f"nearest are {', '.join(near)}" if near else f"there is {', '.join(allowed)}"
-    return f"unknown option {brief(repr(name))}: {known}"
+    return f"unknown option {brief(repr(name))}" + (f": {known}" if allowed else "")
 
 
 def _text(field: str, home: Home = "recipe") -> Option:

@@ -33,6 +33,12 @@ class Guide:
     alpha_from: str | None = None  # a formula over statistics, clamped to 0 … 1; undefined gives 0
     per: str | None = None  # the axis of the last three; None: component, and of `alpha_from` each key
 
+    @property
+    def asks(self) -> bool:
+        """Whether a scan has to answer anything."""
+        asked = (self.where, self.top, self.budget, self.match, self.alpha_from)
+        return any(question is not None for question in asked)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

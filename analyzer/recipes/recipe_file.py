@@ -184,7 +184,7 @@ def _from_model(path: Path) -> Wish:
     """The recipe in a model's metadata."""
     with open_checkpoint(path) as model:
         text = _find(model.metadata, path)
-    return parse_document(text.encode(), source=path)
+    return parse_document(text.encode(errors="replace"), source=path)
 
 
 def _find(metadata: Mapping[str, str], path: Path) -> str:

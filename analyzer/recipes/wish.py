@@ -5,11 +5,12 @@ Knows how the options of the command line go over those of a recipe. Opens no fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from analyzer.methods import METHODS
 from analyzer.recipes.recipe import Guide, Recipe
 
 
@@ -51,7 +52,13 @@ _GUIDE = frozenset(field.name for field in fields(Guide))
 _RECIPE = frozenset(field.name for field in fields(Recipe)) - {"guide", "weights", "alphas"}
 _FILES = frozenset({"base", "vae", "scan", "presets"})
 _JOINED = ("sets", "dtypes", "parameters")  # of (name, value), the later wins
-_TARGETS = ("budget", "match", "alpha_from")  # each says the alpha of a group: there can be one
+_INSTEAD = (  # an option, and those that have no place beside it
+    ("budget", ("match", "alpha_from")),  # each says the alpha of a group
+    ("match", ("budget", "alpha_from")),
+    ("alpha_from", ("budget", "match")),
+    ("where", ("top", "by", "axis")),
+    ("top", ("where",)),
+)
 _BEFORE_ALPHAS = _GUIDE | {"alpha", "base_alpha", "block_weights", "scan", "presets"}
 
 
@@ -64,17 +71,18 @@ def override(wish: Wish, given: Mapping[str, Any]) -> Wish:
     - `sets`, `dtypes` and `parameters` are joined, the command line's behind: the later wins, so each has
       its way with what it selects, and what it does not speak of stays as the recipe says;
     - `models` are taken as a whole, with their weights;
-    - `budget`, `match` and `alpha_from` exclude each other, so one of them drops the recipe's others;
+    - `budget`, `match` and `alpha_from` exclude each other, so one of them drops the recipe's others; so do
+      `where` and `top`, which goes with its `by` and `axis`;
+    - with another `method` the recipe's parameters, base and further models go where it has no use for them;
     - in a merge that is repeated, alphas that a scan chose give way to every option that comes before them
       or asks a scan: they were chosen by other ones. So does the base alpha, resolved from the block weights
       of then, to other block weights.
     """
     said = {name: value for name, value in given.items() if value is not None and value != ()}
     assert said.keys() <= _GUIDE | _RECIPE | _FILES | {"models"}, sorted(said)
-    recipe, guide = wish.recipe, wish.recipe.guide
-    if any(name in said for name in _TARGETS):
-        guide = replace(guide, budget=None, match=None, alpha_from=None)
-    guide = replace(guide, **{name: said[name] for name in said.keys() & _GUIDE})
+    wish = _for_method(_without_others(wish, said.keys()), said)
+    recipe = wish.recipe
+    guide = replace(recipe.guide, **{name: said[name] for name in said.keys() & _GUIDE})
     changes = {name: said[name] for name in said.keys() & _RECIPE}
     for name in said.keys() & set(_JOINED):
         changes[name] = _joined(getattr(recipe, name), said[name])
@@ -89,6 +97,31 @@ def override(wish: Wish, given: Mapping[str, Any]) -> Wish:
     return replace(
         wish, recipe=replace(recipe, guide=guide, **changes), given=wish.given | said.keys(), **files
     )
+
+
+def _without_others(wish: Wish, said: Collection[str]) -> Wish:
+    """The wish without what the options that are said now take the place of."""
+    gone = {other for name, others in _INSTEAD if name in said for other in others}
+    plain = Guide()
+    guide = replace(wish.recipe.guide, **{name: getattr(plain, name) for name in gone})
+    return replace(wish, recipe=replace(wish.recipe, guide=guide), given=wish.given - gone)
+
+
+def _for_method(wish: Wish, said: Mapping[str, Any]) -> Wish:
+    """The wish without what the method that is said now has no use for."""
+    method = METHODS.get(said.get("method", ""))
+    if method is None:  # not said, or unknown, which is complained about where methods are looked up
+        return wish
+    used = tuple(pair for pair in wish.recipe.parameters if pair[0] in method.parameters)
+    wish = replace(wish, recipe=replace(wish.recipe, parameters=used))
+    if method.base == "no":
+        recorded = wish.recorded and replace(wish.recorded, base=None)
+        wish = replace(wish, base=None, recorded=recorded, given=wish.given - {"base"})
+    if method.models == "no":
+        recorded = wish.recorded and replace(wish.recorded, models=())
+        recipe = replace(wish.recipe, weights=())
+        wish = replace(wish, recipe=recipe, models=(), recorded=recorded, given=wish.given - {"models"})
+    return wish
 
 
 def _joined(file: tuple[tuple[str, Any], ...], given: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:

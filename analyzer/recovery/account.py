@@ -23,6 +23,9 @@ _NOISE = 4.0  # times what rounding leaves
 _AS_GOOD = 1.02  # a simpler form may leave so much more than one with a number more a key
 _NARROW = 0.01  # a range of alphas in which the simplest may be meant
 _NEARLY_ALL = 0.999  # of the elements that can tell
+_FEW = 3  # categories that are worth naming
+_MOST = 0.8  # of what is left
+_SMALL = 0.5  # of the parents' difference: what holds more of it holds most of anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Recovered:
     gamma: float | None  # of the form "sum", if all keys have the same
     foreign_keys: tuple[str, ...]  # in which the parents are equal, and the merge is not
     strange: tuple[KeyGram, ...]  # keys of which much is in no parent
+    where: tuple[str, ...]  # the few categories that hold most of what is in no parent; () of none
     parts: int  # how many there are
     neither: tuple[str, ...]  # integer keys that hold neither parent's values
 
@@ -65,7 +69,7 @@ def recovered(recovery: Recovery) -> Recovered:
     """What the sums of a merge and its parents come to."""
     keys = whole_keys(recovery.rows)
     form = _form(keys) if recovery.c else "of B"
-    rows = _in_form(keys, form)
+    rows = formed = _in_form(keys, form)
     gamma = _gamma(keys) if form == "sum" else None
     if gamma is not None:
         rows = [replace(row, gram=without_third(row.gram, gamma)) for row in keys]
@@ -75,10 +79,31 @@ def recovered(recovery: Recovery) -> Recovered:
         made=None if form == "sum" and gamma is None else reconstruct(rows, recovery.blocks),
         gamma=gamma,
         foreign_keys=tuple(row.key for row in keys if _is_foreign(row.gram)),
-        strange=tuple(row for row in keys if fit(row.gram, three=form == "sum").is_strange),
+        strange=tuple(row for row in formed if fit(row.gram, three=form == "sum").is_strange),
+        where=_where(formed, three=form == "sum"),
         parts=len({row.labels.part for row in keys}),
         neither=tuple(row.key for row in recovery.equalities if not row.equals_a and not row.equals_b),
     )
+
+
+def _where(keys: Sequence[KeyGram], *, three: bool) -> tuple[str, ...]:
+    """The few categories in which most of what is left lies, if they are not most of the model."""
+    left: dict[str, float] = {}
+    size: dict[str, float] = {}
+    for row in keys:
+        found, group = fit(row.gram, three=three), row.labels.group
+        left[group] = left.get(group, 0.0) + max(found.left - found.rounding, 0.0)
+        size[group] = size.get(group, 0.0) + row.gram.dd
+    ordered = sorted(left, key=lambda group: -left[group])[:_FEW]
+    enough, whole = 0.0, sum(left.values())
+    for count, group in enumerate(ordered, start=1):
+        enough += left[group]
+        if enough > _MOST * whole:
+            chosen = ordered[:count]
+            names = short_names(left)
+            small = sum(size[name] for name in chosen) < _SMALL * sum(size.values())
+            return tuple(names[name] for name in chosen) if small else ()
+    return ()
 
 
 def _is_foreign(gram: Gram) -> bool:

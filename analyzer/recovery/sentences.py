@@ -48,6 +48,12 @@ def command(recovery: Recovery, found: Recovered) -> str | None:
     return shlex.join([*words, *(["--dtype", dtype] if dtype else [])])
 
 
+def is_whole(found: Recovered) -> bool:
+    """Whether the command makes the merge again, with nothing left over but what rounding leaves."""
+    exact = found.made is not None and found.made.exact
+    return exact and _is_all(found) and not (found.strange or found.foreign_keys)
+
+
 def _options(made: Reconstruction) -> list[str]:
     words = []
     if made.block_weights is None:
@@ -76,28 +82,46 @@ def _made(recovery: Recovery, found: Recovered) -> str:
     if whole.unexplained is None:
         return "The merge is A, but for rounding"
     if found.form == "sum" and found.gamma is None:
-        return "A + alpha·(B − A) + gamma·(C − A) with numbers that differ from key to key"
+        nearest = "" if _is_all(found) else "Nearest is "
+        return f"{nearest}A + alpha·(B − A) + gamma·(C − A) with numbers that differ from key to key"
     if made is None:
         return "The differences of A and B are too small to tell what the merge is made of"
-    lead, step = _step(recovery, found)
+    step = _step(found)
     if not made.exact:
-        return f"{lead}No alphas of a few blocks and categories make it; the best for each block are below"
+        best = "the best one is" if made.block_weights is None else "the best for each block are"
+        return f"No alphas of a few blocks and categories make it as A + alpha·{step}; {best} below"
+    lead = _lead(recovery, found)
     if made.block_weights is not None:
         named = f", the preset {made.preset}" if made.preset else ""
         return f"{lead}A + alpha·{step} with an alpha for each block{named}{_beside(made.sets)}"
     assert made.alpha is not None
     if made.sets:
         return f"{lead}A + alpha·{step} with alpha {_number(made.alpha)}{_beside(made.sets)}"
+    if made.alpha == 0 and found.form == "of B":
+        return f"{lead}A, with nothing of B"
     return f"{lead}A + {_number(made.alpha)}·{step} throughout{_twice(found)}"
 
 
-def _step(recovery: Recovery, found: Recovered) -> tuple[str, str]:
-    """What is said before the formula, and what stands in it behind alpha."""
+def _is_all(found: Recovered) -> bool:
+    """Whether no more is left than rounding leaves, or nobody knows what that is."""
+    return found.whole.fit.rounding == inf or (found.whole.unexplained or 0.0) <= _A_LITTLE
+
+
+def _lead(recovery: Recovery, found: Recovered) -> str:
+    """What is said before the formula."""
+    nearest = "" if _is_all(found) else "Nearest is "
     if found.form == "difference":
-        return "Add difference, for gamma is −alpha: ", "(B − C)"
-    if found.gamma is not None:
-        return "", f"(B − A) + {_number(found.gamma)}·(C − A)"
-    return "C has no part in it: " if recovery.c is not None else "", "(B − A)"
+        return f"{nearest}{'Add' if not nearest else 'add'} difference, for gamma is −alpha: "
+    if recovery.c is None or found.gamma is not None:
+        return nearest
+    return "Nearest is, with C or without, " if nearest else "C has no part in it: "
+
+
+def _step(found: Recovered) -> str:
+    """What stands behind alpha in the formula."""
+    if found.form == "difference":
+        return "(B − C)"
+    return "(B − A)" if found.gamma is None else f"(B − A) + {_number(found.gamma)}·(C − A)"
 
 
 def _twice(found: Recovered) -> str:
@@ -121,17 +145,16 @@ def _rest(recovery: Recovery, found: Recovered) -> list[str]:
     whole = found.whole
     if whole.unexplained is None:
         return []
-    parents = "in none of A, B and C" if recovery.c else "in neither A nor B"
+    parents = "A, B and C" if recovery.c else "A and B"
     share = whole.unexplained
+    lead = f"{_percent(share)} of what the merge changed (of ‖M − A‖²) is no step from A towards B"
+    lead += " or C" if recovery.c else ""
     if whole.fit.rounding == inf:
-        quantised = ": the merge is quantised, and what that left is part of it"
-        return [f"{_percent(share)} of what the merge changed (of ‖M − A‖²) is {parents}{quantised}"]
+        return [f"{lead}: the merge is quantised, and what that left is part of it"]
     if share > _A_LITTLE:
-        these = "they are"
-        verdict = f": {these} not what it was made of" if share > _MOST else ""
+        verdict = f": {parents} do not explain it" if share > _MOST else ""
         if not verdict and share > _HALF:
-            verdict = f": {these} not all that it was made of"
-        lead = f"{_percent(share)} of what the merge changed (of ‖M − A‖²) is {parents}"
+            verdict = ": another model, a LoRA or another method had a part in it"
         return [f"{lead}{_mostly(found)}{verdict}"]
     beyond = 0.0
     if found.made is not None:
@@ -145,7 +168,9 @@ def _rest(recovery: Recovery, found: Recovered) -> list[str]:
 
 
 def _mostly(found: Recovered) -> str:
-    """In which part most of it is, where there are several and one stands out."""
+    """In which categories most of it is, or in which part, where there are several and one stands out."""
+    if found.where:
+        return f", most of it in {' and '.join(filter(None, (', '.join(found.where[:-1]), found.where[-1])))}"
     by_part: dict[str, float] = {}
     for row in found.strange:
         by_part[row.labels.part] = by_part.get(row.labels.part, 0.0) + row.gram.ee

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analyzer import __version__
+from analyzer.alignment import Located, Stretch, align
 from analyzer.categories import RuleBook, categorize, require_used, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.scaled import scales_in_use
@@ -17,7 +18,6 @@ from analyzer.errors import PairingError
 from analyzer.kernels.formats import FLOATS
 from analyzer.pairing import pair
 from analyzer.records import Categorized, Labels, ModelId, Pair
-from analyzer.recovery.alignment import Located, Stretch, align
 from analyzer.recovery.grams import (
     AbstractGramMeasurer,
     Bytes,

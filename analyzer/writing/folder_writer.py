@@ -25,7 +25,15 @@ from analyzer.writing.unfinished import (
     sync_folder,
     temporary_beside,
 )
-from analyzer.writing.writer import Entry, SafetensorsWriter, check_space, is_within, layout_of, open_writer
+from analyzer.writing.writer import (
+    Entry,
+    SafetensorsWriter,
+    check_space,
+    check_writable,
+    is_within,
+    layout_of,
+    open_writer,
+)
 
 _COPY_BYTES = 1 << 20  # read and written at a time
 
@@ -100,6 +108,7 @@ def check_folder(path: Path, *, files: Iterable[Path], folders: Iterable[Path], 
     with output_errors(path):
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        check_writable(path)
         for folder in folders:
             if is_within(path, folder):
                 raise OutputError(

@@ -116,7 +116,7 @@ def output_errors(path: Path) -> Iterator[None]:
             problem = "is larger than a file may be there (FAT: 4 GB; see also ulimit -f); write elsewhere"
         elif error.errno in (errno.EMFILE, errno.ENFILE):
             problem = "too many files are open at once; allow more (ulimit -n), or close other programs"
-        elif error.errno == errno.ENOENT:
+        elif error.errno == errno.ENOENT and not path.parent.is_dir():
             problem = f"the folder {path.parent} does not exist; create it first"
         elif error.errno == errno.EEXIST:
             problem = "cannot be written (it appeared meanwhile); name another, or replace it with --force"

@@ -28,6 +28,7 @@ from analyzer.writing.system_calls import start_writing_out
 from analyzer.writing.unfinished import new_file, output_errors, remove_abandoned
 
 _ALIGNMENT = 8  # the header is padded so that the data starts at a multiple of this, as the library does
+_METADATA = "__metadata__"
 _WRITE_OUT_BYTES = 1 << 26
 
 
@@ -128,7 +129,7 @@ def check_target(path: Path, *, inputs: Iterable[Path], force: bool, folders: It
     """
     if path.suffix.lower() != ".safetensors":
         raise OutputError(
-            f"{path}: models are written as .safetensors; name the output {path.stem}.safetensors"
+            f"{path}: models are written as .safetensors; name the output {path.stem or 'merged'}.safetensors"
         )
     check_files([path], inputs=inputs)
     for folder in folders:
@@ -163,8 +164,19 @@ def _check_file(path: Path, sources: Sequence[Path], others: Sequence[Path]) -> 
         raise OutputError(f"{path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.resolve() in {other.resolve() for other in others} and not _is_stream(path):
+    check_writable(path)
+    # Of links that lead in a circle realpath gives one, and Path.resolve a RuntimeError.
+    if os.path.realpath(path) in set(map(os.path.realpath, others)) and not _is_stream(path):
         raise OutputError(f"{path}: is named for two outputs; give each a file of its own")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place in a folder that the user may not write to, or that nobody may.
+
+    Asked before the work, since to find out afterwards may take an hour. Raises OutputError.
+    """
+    if not os.access(path.parent, os.W_OK | os.X_OK) and not _is_stream(path):
+        raise OutputError(f"{path}: the folder {path.parent} cannot be written to; choose another place")
 
 
 def is_within(path: Path, folder: Path) -> bool:
@@ -181,6 +193,16 @@ def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> No
 
     Devices and pipes such as /dev/stdout are written to and not replaced.
     """
+    with files_ready(contents, inputs=inputs):
+        pass
+
+
+@contextlib.contextmanager
+def files_ready(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> Iterator[None]:
+    """The same for files that go with other work: written at once, and there when the block ends well.
+
+    So what can go wrong with them goes wrong before the work.
+    """
     check_files(list(contents), inputs=inputs)
     files = {path: data for path, data in contents.items() if not _is_stream(path)}
     with ExitStack() as stack:
@@ -190,6 +212,8 @@ def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> No
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]
+                os.fsync(file.fileno())  # some disks say only now that they are full
+        yield
     for path in contents.keys() - files.keys():
         with output_errors(path):
             path.write_bytes(contents[path])
@@ -204,8 +228,13 @@ def layout_of(entries: Sequence[Entry], metadata: Mapping[str, str]) -> FileLayo
     """Where everything stands in the file that holds these entries.
 
     The header lists the entries as given. So does the data, unless that would put an element
-    where readers that map the file cannot view it; then wider dtypes come first.
+    where readers that map the file cannot view it; then wider dtypes come first. Raises OutputError for
+    a tensor that is called as the header calls the metadata: pickles may hold one, and no reader finds it.
     """
+    if any(entry.key == _METADATA for entry in entries):
+        raise OutputError(
+            f"a tensor is named {_METADATA}, which a safetensors file cannot hold; rename or remove it first"
+        )
     order = list(range(len(entries)))
     itemsizes = [entry.itemsize for entry in entries]
     if _misaligned(entries, itemsizes):
@@ -214,7 +243,7 @@ def layout_of(entries: Sequence[Entry], metadata: Mapping[str, str]) -> FileLayo
     for i in order:
         offsets[i] = position
         position += entries[i].nbytes
-    document: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    document: dict[str, object] = {_METADATA: dict(metadata)} if metadata else {}
     for entry, offset in zip(entries, offsets, strict=True):
         document[entry.key] = {
             "dtype": entry.dtype,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import fuzz_files
+import fuzz_merges
 import fuzz_pickles
 import fuzz_texts
 import fuzz_watch
@@ -65,6 +66,10 @@ TARGETS = {
     "keys": Target(2_000, lambda _: fuzz_texts.keys(), fuzz_texts.prepare_keys),
     "selectors": Target(4_000, lambda _: fuzz_texts.selections(), fuzz_texts.prepare_selector),
     "expressions": Target(4_000, lambda _: fuzz_texts.expressions(), fuzz_texts.prepare_expression),
+    "recipes": Target(6_000, lambda _: fuzz_merges.recipes(), fuzz_merges.prepare_recipe),
+    "presets": Target(4_000, lambda _: fuzz_merges.presets(), fuzz_merges.prepare_presets),
+    "histories": Target(6_000, lambda _: fuzz_merges.histories(), fuzz_merges.prepare_history),
+    "scans": Target(4_000, lambda _: fuzz_merges.scans(), fuzz_merges.prepare_scan),
 }
 
 

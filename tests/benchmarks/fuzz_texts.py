@@ -138,21 +138,21 @@ class Row:
 
 
 @cache
-def _models() -> tuple[tuple[tuple[Row, ...], tuple[str, ...]], ...]:
+def models() -> tuple[tuple[tuple[Row, ...], tuple[str, ...]], ...]:
     """Every seventh key of real models, and their blocks."""
-    models = []
+    found_models = []
     for name in ("sd15-ldm", "sdxl-base-sgm", "flux-dev-bfl", "qwen3-moe-30b", "sd15-ldm-ema"):
         infos = layouts.infos(name)[::7][:400]
         found = categorize(infos)
-        models.append((tuple(Row(info.key, found.labels[info.key]) for info in infos), found.blocks))
-    return tuple(models)
+        found_models.append((tuple(Row(info.key, found.labels[info.key]) for info in infos), found.blocks))
+    return tuple(found_models)
 
 
 @st.composite
 def selections(draw: st.DrawFn) -> tuple[int, str]:
     """A number of a model, and a selector."""
     number = draw(st.integers(0, 4))
-    rows, blocks = _models()[number]
+    rows, blocks = models()[number]
     names = sorted(
         {
             word
@@ -186,7 +186,7 @@ def selections(draw: st.DrawFn) -> tuple[int, str]:
 def prepare_selector(_folder: Path, drawn: tuple[int, str]) -> tuple[Call, int]:
     """Select, key by key."""
     number, text = drawn
-    rows, blocks = _models()[number]
+    rows, blocks = models()[number]
     return lambda: select(text, rows=rows, blocks=blocks), len(text) + 200 * len(rows)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -118,14 +119,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     keys += [f"{unet}input_blocks.1.0.in_layers.2.bias", "first_stage_model.encoder.conv_in.weight"]
     a = {key: rng.standard_normal((4, 4)).astype(np.float16) for key in keys}
-    save_file(a, path / "a.safetensors")
-    save_file({k: v * np.float16(1.1) for k, v in a.items()}, path / "b.safetensors")
+    clip = "cond_stage_model.transformer.text_model"
+    a[f"{clip}.encoder.layers.0.mlp.fc1.weight"] = a[keys[0]]
+    ids = {f"{clip}.embeddings.position_ids": np.arange(77)[None]}
+    for name, factor in (("a", 1.0), ("b", 1.1), ("base", 0.9)):
+        save_file({k: v * np.float16(factor) for k, v in a.items()} | ids, path / f"{name}.safetensors")
+    save_file({keys[-1]: a[keys[0]]}, path / "vae.safetensors")
+    (path / "weights.txt").write_text(",".join(["0.25"] * 26))
+    (path / "presets.tsv").write_text("MINE\t" + ",".join(["0.25"] * 25) + "\n")
+    (path / "recipe.toml").write_text("alpha = 0.5\n")
+    layers = [f"model.layers.{n}.self_attn.{x}_proj.weight" for n in range(6) for x in "qkvo"]
+    for name in ("llm-a", "llm-b"):
+        tensors = {key: rng.standard_normal((4, 4)).astype(np.float16) for key in layers}
+        save_file(tensors, path / f"{name}.safetensors")
     return path
 
 
 def test_there_are_commands() -> None:
     """The expression that finds them still does."""
     assert len(COMMANDS) >= 8
+    assert len(ROWS) >= 20
 
 
 def test_every_command_runs(folder: Path) -> None:
@@ -142,6 +155,66 @@ def test_every_command_runs(folder: Path) -> None:
             check=False,
         )
         assert 0 == done.returncode, (command, done.stderr)
+
+
+HABITS = re.search(r"<!-- habits.*?-->\n(.*?)<!-- end of habits", TEXT, re.DOTALL)
+NOTES = {"--prune-ema": "A has no EMA copies", "0,0.5,0.3,1": "4 numbers, a curve over 6 blocks"}
+ROWS = [line.strip("| ").split(" | ") for line in HABITS[1].splitlines()[2:]] if HABITS else []
+
+
+@pytest.mark.parametrize(("there", "here"), ROWS)
+def test_every_habit_has_its_option(there: str, here: str, folder: Path, run: Callable[..., object]) -> None:
+    """What the table says is taken, on models of the kind that it speaks of, and does what it is for."""
+    layered = "slerp" in there or "filter" in there
+    models = [folder / f"{'llm-' if layered else ''}{name}.safetensors" for name in "ab"]
+    spans = [span for span in re.findall(r"`([^`]+)`", here) if span.startswith("--")]
+    assert spans
+    for span in spans:
+        words = [str(folder / word) if (folder / word).is_file() else word for word in shlex.split(span)]
+        words = [re.sub(r"^(\w+\.safetensors)=", rf"{folder}/\1=", word) for word in words]
+        chosen = {"--alpha", "--block-weights", "--set", "--recipe"} & set(words)
+        result = run("merge", *models, *words, *([] if chosen else ["--alpha", "0.5"]), "--dry-run")
+        assert 0 == result.code, (span, result.err)
+        expected = [note for option, note in NOTES.items() if option in span]
+        assert len(expected) == len(result.err.splitlines()), (span, result.err)
+        assert all(note in result.err for note in expected), (span, result.err)
+
+
+@pytest.mark.parametrize(
+    ("options", "elements"),
+    [
+        (["--set", "IN04..OUT06,attn2=0.5"], "IN04-OUT06:attn2:0.5"),
+        (
+            ["--set", "OUT06,attn1,attn2=0.5", "--set", "OUT06,attn2/to_k=0.2"],
+            "OUT06:attn:0.5,OUT06:attn2.to_k:0.2",
+        ),
+        (["--set", "!OUT04,attn2=1"], "NOT OUT04:attn2:1"),
+    ],
+)
+def test_elements_are_supermergers(
+    options: list[str], elements: str, folder: Path, run: Callable[..., object]
+) -> None:
+    """The alphas are those of its rules, written down here: blocks, part of a name, the later wins."""
+    assert all(f"--set '{value}'" in TEXT for value in options if value != "--set")
+    models = (folder / "a.safetensors", folder / "b.safetensors")
+    plan = json.loads(run("merge", *models, "--alpha", "0", *options, "--dry-run", "--json").out)
+    names = [*(f"IN{n:02}" for n in range(12)), "M00", *(f"OUT{n:02}" for n in range(12))]
+    checked = set()
+    for action in plan["actions"]:
+        found = re.search(r"\.(input|output)_blocks\.(\d+)\.", action["key"])
+        if found is None:
+            continue
+        block = f"{found[1][:-3].upper() if found[1] == 'output' else 'IN'}{int(found[2]):02}"
+        expected = 0.0
+        for element in elements.split(","):
+            where, what, ratio = element.split(":")
+            first, _, last = where.removeprefix("NOT ").partition("-")
+            spans = names[names.index(first) : names.index(last or first) + 1]
+            if (block in spans) != where.startswith("NOT ") and what in action["key"]:
+                expected = float(ratio)
+        assert expected == action["alpha"], action["key"]
+        checked.add(expected)
+    assert len(checked) > 1
 
 
 def test_the_python_example_runs() -> None:

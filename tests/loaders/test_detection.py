@@ -155,17 +155,21 @@ def test_averages_are_pruned(tmp_path: Path, run: Run) -> None:
     assert webui(before) == webui(after)
 
 
+SCALES = ("scaled_fp8", "scale_weight", "scale_input")
+
+
 @pytest.mark.parametrize(
-    ("name", "dtype"),
+    ("name", "dtype", "scaled"),
     [
-        ("sdxl-vpred", "fp8_e5m2"),
-        ("sdxl-vpred", "unet=fp8_e4m3"),
-        ("flux-dev-scaled-fp8-comfy", "fp8_e4m3"),
-        ("flux-dev-scaled-fp8-comfy", "transformer=bf16"),
+        ("sdxl-vpred", "fp8_e5m2", False),
+        ("sdxl-vpred", "unet=fp8_e4m3", False),
+        ("flux-dev-scaled-fp8-comfy", "fp8_e4m3", True),  # its codes are that already
+        ("flux-dev-scaled-fp8-comfy", "fp8_e5m2", False),
+        ("flux-dev-scaled-fp8-comfy", "transformer=bf16", False),
     ],
 )
 def test_fp8_without_scales_is_not_announced_as_scaled(
-    tmp_path: Path, run: Run, name: str, dtype: str
+    tmp_path: Path, run: Run, name: str, dtype: str, *, scaled: bool
 ) -> None:
     """ComfyUI multiplies by `scale_weight` where `scaled_fp8` stands: both are there, or neither is."""
     word = dtype.rpartition("=")[2]
@@ -175,7 +179,9 @@ def test_fp8_without_scales_is_not_announced_as_scaled(
     before, after = header(files[0]), header(out)
     found, wanted = comfyui(after), comfyui(before)
     assert {**wanted, "fp8": None} == {**found, "fp8": None}
-    assert not [key for key in after if key.endswith(("scaled_fp8", "scale_weight", "scale_input"))]
+    marks = {key: value for key, value in before.items() if key.endswith(SCALES)} if scaled else {}
+    assert marks == {key: value for key, value in after.items() if key.endswith(SCALES)}
+    assert scaled == ("fp8" in found)
     written = {"fp8_e4m3": "F8_E4M3", "fp8_e5m2": "F8_E5M2", "bf16": "BF16"}[word]
     key = next(k for k in after if k.endswith(("attn2.to_k.weight", "double_blocks.0.img_attn.qkv.weight")))
     assert written == after[key][0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+
+from analyzer.methods import METHODS, Operands, Setting
 
 MergeModel = Callable[..., dict[str, np.ndarray]]
 Model = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -98,8 +101,8 @@ def test_models_that_are_equally_alike_everywhere(merge_model: MergeModel, varia
 
 
 @pytest.mark.parametrize("variant", ["a", "b"])
-def test_alpha_1_gives_b(merge_model: MergeModel, variant: str) -> None:
-    """No similarity is left above 0, but beyond the 99th percentile."""
+def test_alpha_1_leaves_a_to_outliers(merge_model: MergeModel, variant: str) -> None:
+    """No similarity is left above 0, but beyond the 99th percentile; a merge takes B and does not ask."""
     tensors = model()
     result = merge_model(f"cosine_adaptive_{variant}", tensors, alpha=1.0)
     expected = oracle(tensors, variant, 1.0)
@@ -120,3 +123,49 @@ def test_what_is_not_finite_leaves_the_similarities(merge_model: MergeModel, var
     bad = np.isnan(result["linear"])
     assert [(3, 2)] == list(zip(*np.nonzero(bad), strict=True))
     np.testing.assert_allclose(result["linear"][~bad], expected["linear"][~bad], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_a_run_costs_what_it_holds(variant: str) -> None:
+    """A run within a row of many columns does not touch the others: their number costs no memory."""
+    columns, run = 4_000_000, 1000
+    r = np.random.default_rng(0)
+    known, a, b = np.zeros(columns), r.normal(size=run), r.normal(size=run)
+    operands = Operands(a, b, a, (), "key", 5_000_000, (3, columns))
+    combine = METHODS[f"cosine_adaptive_{variant}"].combine
+    assert combine is not None
+    tracemalloc.start()
+    found = combine(operands, Setting(0.5), known)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(b, found, rtol=1e-12)
+    assert most < columns
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_one_row_is_held_as_signs(variant: str) -> None:
+    """A table of positions is one row of many elements: while it is measured, each takes a byte."""
+    size, run = 1_000_000, 10_000
+    r = np.random.default_rng(0)
+    a, b = r.normal(size=run), r.normal(size=run)
+    survey = METHODS[f"cosine_adaptive_{variant}"].survey
+    assert survey is not None
+    state = survey.begin(Setting(0.5), size)
+    tracemalloc.start()
+    for start in range(0, size - run, run):
+        survey.observe(state, Operands(a, b, a, (), "key", start, (1, size)), 0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * size
+
+
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_one_row_beside_others(merge_model: MergeModel, variant: str) -> None:
+    """Signs, zeros among them, are what the published formula makes of columns of one element."""
+    r = np.random.default_rng(1)
+    a, b = r.normal(size=(1, 500)), r.normal(size=(1, 500))
+    a[0, :9], b[0, 5:20] = 0, 0
+    tensors = model() | {"positions": (a, b)}
+    result = merge_model(f"cosine_adaptive_{variant}", tensors, alpha=0.2, cuts=(37,), order=3)
+    for key, expected in oracle(tensors, variant, 0.2).items():
+        np.testing.assert_allclose(result[key], expected, rtol=1e-12, atol=1e-13, err_msg=key)

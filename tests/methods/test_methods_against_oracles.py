@@ -259,6 +259,14 @@ def test_normalize_divides_the_elected_by_the_weights_that_agree(merge_tensor: M
     assert [14 / 4, -16 / 3, 0.0, -4 / 2] == result.tolist()
 
 
+def test_weights_of_the_elected_that_cancel_are_not_divided_by(merge_tensor: Merge) -> None:
+    """0.3 − 0.1 − 0.2 is no divisor, though it is not 0 in binary."""
+    a, b, m, n = np.zeros(1), np.array([3.0]), np.array([-1.0]), np.array([-1.0])
+    options = {"normalize": 1.0}
+    (found,) = merge_tensor("ties", a, b, m, n, alpha=0.3, weights=(-0.1, -0.2), parameters=options)
+    assert found == pytest.approx(0.9 + 0.1 + 0.2)
+
+
 def test_two_equal_sides_elect_the_positive_one(merge_tensor: Merge) -> None:
     """As in mergekit, where 0 counts as positive."""
     a, b, m = np.zeros(1), np.array([-3.0]), np.array([3.0])

@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analyzer.methods import METHODS, GramSurvey, Operands, Setting
+from analyzer.methods import METHODS, GramSurvey, Operands, Setting, order_statistics
 from analyzer.methods.exact_sums import LIMIT, ExactSums, largest, split
 from analyzer.methods.order_statistics import OrderStatistics, sizes_of
 
@@ -92,10 +93,19 @@ def test_positions_that_are_not_finite_leave_the_gram_matrix(bad: float) -> None
 ODD = st.floats(width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 3e38, 1e300, np.nan, np.inf])
 
 
+@pytest.mark.parametrize("few", [0, order_statistics._FEW])
 @settings(max_examples=100, deadline=None)
-@given(st.lists(ODD, min_size=1, max_size=60), st.integers(1, 20), st.data())
-def test_order_statistics_are_those_of_a_sort(terms: list[float], cut: int, data: st.DataObject) -> None:
-    """By size in fp32, NaN last, for any ranks."""
+@given(terms=st.lists(ODD, min_size=1, max_size=60), cut=st.integers(1, 20), data=st.data())
+def test_order_statistics_are_those_of_a_sort(
+    few: int, terms: list[float], cut: int, data: st.DataObject
+) -> None:
+    """By size in fp32, NaN last, for any ranks, whether they are counted or sorted."""
+    with patch.object(order_statistics, "_FEW", few):
+        check_order_statistics(terms, cut, data)
+
+
+def check_order_statistics(terms: list[float], cut: int, data: st.DataObject) -> None:
+    """Against numpy's sort."""
     b = np.array(terms)
     ranks = tuple(data.draw(st.lists(st.integers(0, len(b) - 1), min_size=1, max_size=3)))
     survey = OrderStatistics(lambda _parameters, _count: ranks)

@@ -16,8 +16,9 @@ from analyzer.errors import RecipeError
 from analyzer.merge import MergeResult, merge, plan_merge
 from analyzer.merging.inputs import Inputs
 from analyzer.methods import METHODS
-from analyzer.recipes.recipe import Recipe
+from analyzer.recipes.recipe import Guide, Recipe
 from analyzer.records import Plan
+from analyzer.scan import scan
 
 Arrays = dict[str, np.ndarray]
 MergeModel = Callable[..., Mapping[str, np.ndarray]]
@@ -139,6 +140,48 @@ def without_models(paths: Mapping[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if not name.startswith("m")}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "names", "words"),
+    [
+        (Recipe("ties", alpha=1.0), "ab", "leaves nothing out at a density of 1"),
+        (Recipe("breadcrumbs", alpha=1.0), "ab", "leaves nothing out at a density of 1"),
+        (Recipe("breadcrumbs", alpha=1.0, parameters=(("density", 0.9),)), "ab", None),
+        (Recipe("model_stock", alpha=1.0, weights=(0.5,)), "abm", "model_stock counts all models alike"),
+        (Recipe("model_stock", alpha=1.0, weights=(1.0,)), "abm", None),
+        (Recipe("triple_sum", alpha=0.0, weights=(0.5,)), "abm", "no key is merged, so further models"),
+        (Recipe("triple_sum", alpha=0.1, weights=(0.5,)), "abm", None),
+    ],
+)
+def test_options_that_say_nothing_to_a_method_are_told(
+    recipe: Recipe,
+    names: str,
+    words: str | None,
+    files: tuple[dict[str, Arrays], dict[str, Path]],
+    tmp_path: Path,
+) -> None:
+    """A density that leaves nothing out, weights that are not looked at, models that take no part."""
+    _, paths = files
+    used = {"m1" if name == "m" else name: paths["m1" if name == "m" else name] for name in names}
+    plan, _ = merged(recipe, used, tmp_path / "o.safetensors")
+    assert (words is not None) == bool(plan.warnings)
+    assert words is None or words in plan.warnings[0]
+
+
+def test_a_budget_is_one_of_weighted_sums(
+    files: tuple[dict[str, Arrays], dict[str, Path]], tmp_path: Path
+) -> None:
+    """Where another method moves the groups, --budget does not bound it, and that is said."""
+    _, paths = files
+    with open_checkpoint(paths["a"]) as a, open_checkpoint(paths["b"]) as b:
+        found = scan(a, b)
+        for name, told in (("weighted_sum", False), ("train_difference", True)):
+            base = open_checkpoint(paths["base"]) if told else None
+            plan = plan_merge(Inputs(a, b, base), Recipe(name, guide=Guide(budget=0.1)), scan=found)
+            assert told == any("--budget bounds what weighted_sum would move" in x for x in plan.warnings)
+            if base is not None:
+                base.close()
+
+
 def test_nan_of_any_model_is_counted(
     files: tuple[dict[str, Arrays], dict[str, Path]], tmp_path: Path
 ) -> None:
@@ -182,6 +225,19 @@ def test_what_a_method_lacks_is_said(
     with pytest.raises(RecipeError, match=words):
         merged(recipe, {sides[name]: paths[sides[name]] for name in names}, tmp_path / "o.safetensors")
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["weighted_sum", "slerp", "cosine_adaptive_a", "cosine_adaptive_b"])
+def test_alpha_1_takes_bs_values(name: str, tmp_path: Path) -> None:
+    """To the bit, also for columns that are more alike than the scale of the others reaches."""
+    rng = np.random.default_rng(2)
+    a = {"x.weight": rng.standard_normal((50, 400))}
+    b = {"x.weight": a["x.weight"] + rng.standard_normal((50, 400)) * np.linspace(1e-3, 3, 400)}
+    for side, values in (("a", a), ("b", b)):
+        save_file(values, tmp_path / f"{side}.safetensors")
+    paths = {side: tmp_path / f"{side}.safetensors" for side in "ab"}
+    merged(Recipe(name, alpha=1.0), paths, tmp_path / "o.safetensors")
+    np.testing.assert_array_equal(b["x.weight"], load_file(tmp_path / "o.safetensors")["x.weight"])
 
 
 def test_alpha_0_keeps_as_bytes_whatever_the_method(

@@ -172,6 +172,8 @@ def _child(wish: Mapping[str, Any], told: int) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name in (signal.SIGTERM, signal.SIGHUP):  # under nohup the second is ignored
+            signal.signal(name, signal.SIG_DFL)
         from analyzer.writing import system_calls, unfinished
 
         if wish.get("named"):

@@ -111,6 +111,24 @@ def test_a_disk_that_fails_at_the_end(
 
 
 @posix
+def test_a_disk_that_fails_where_the_recipe_is_saved(
+    run: Callable[..., Any], models: tuple[Path, Path], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of the two files is there: not the model without its recipe, either."""
+    recipe, call = out.with_name("r.toml"), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size < 1000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        call(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    found = run("merge", *models, "-o", out, "--alpha=0.5", "--save-recipe", recipe, "--quiet")
+    expected = f"Error: {recipe}: cannot be written (Input/output error); choose another place\n"
+    assert (1, expected, {}) == (found.code, found.err, tree(out.parent))
+
+
+@posix
 def test_a_file_system_that_cannot_link(
     run: Callable[..., Any], models: tuple[Path, Path], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

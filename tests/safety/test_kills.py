@@ -221,9 +221,13 @@ def test_killed_as_users_start_it(merges: Server, tmp_path: Path) -> None:
     it = case(merges, tmp_path, folder=False, force=True, elements=BIG)
     before = tree(it.inputs)
     command = [sys.executable, "-m", "analyzer", *map(str, it.arguments), "--quiet"]
-    start = time.perf_counter()
-    subprocess.run(command, check=True)
-    seconds = time.perf_counter() - start
+    took = []
+    for _ in range(2):  # the first may have to compile the kernels
+        it.prepare()
+        start = time.perf_counter()
+        subprocess.run(command, check=True)
+        took.append(time.perf_counter() - start)
+    seconds = min(took)
     rng = random.Random(1)
     for turn in range(10):
         it.prepare()

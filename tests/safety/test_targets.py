@@ -120,6 +120,41 @@ def test_no_file_is_added_to_the_folder_of_an_input(tmp_path: Path) -> None:
     check_target(tmp_path / "o.safetensors", inputs=[], folders=[home], force=True)
 
 
+@pytest.mark.parametrize("option", ["--scan", "--presets", "--rules", "--recipe"])
+@pytest.mark.parametrize("place", ["model/guide.txt", "guide.safetensors"])
+def test_what_the_merge_goes_by_is_not_replaced(
+    run: Callable[..., Any], models: dict[str, Path], tmp_path: Path, option: str, place: str
+) -> None:
+    """In the folder of the output or as the output itself; --force changes nothing about that."""
+    scan, guide = tmp_path / "s.json", tmp_path / place
+    assert 0 == run("scan", models["a"], models["b"], "-o", scan).code
+    for name in ("in/model", "model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(models["a"].read_bytes())
+        (tmp_path / name / "config.json").write_text("{}")
+    if option == "--recipe" and place == "guide.safetensors":
+        pytest.skip("a model may be repeated in its own place")
+    texts = {"--presets": "MINE\t0.5,1\n", "--rules": "", "--recipe": "alpha = 0.5\n"}
+    guide.write_text(texts.get(option) or scan.read_text())
+    before, out = tree(tmp_path), guide if place == "guide.safetensors" else guide.parent
+    merge = ("merge", tmp_path / "in" / "model", models["b"], "-o", out, "--force")
+    found = run(*merge, "--block-weights=0.5", option, guide)
+    expected = f"Error: {out}: is or holds {guide}, which the merge goes by; name another place\n"
+    assert (1, expected, before) == (found.code, found.err, tree(tmp_path))
+
+
+def test_a_model_is_repeated_in_its_own_place(
+    run: Callable[..., Any], models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its recipe is read before it is replaced, by the same bytes."""
+    out = tmp_path / "o.safetensors"
+    merge = ("merge", models["a"], models["b"], "-o", out)
+    assert 0 == run(*merge, "--alpha=0.5").code
+    before = out.read_bytes()
+    assert 0 == run(*merge, "--recipe", out, "--force").code
+    assert before == out.read_bytes()
+
+
 def test_a_link_to_another_file_is_replaced_and_not_followed(
     run: Callable[..., Any], models: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -261,6 +261,48 @@ def test_a_recipe_is_saved_and_repeats_the_merge(
     )
 
 
+def verbs(run: Run, *options: object) -> dict[str, str]:
+    """What a dry run does with each key."""
+    plan = json.loads(run("merge", *options, "--dry-run", "--json").out)
+    return {action["key"]: action["verb"] for action in plan["actions"]}
+
+
+def test_a_choice_is_what_the_scan_says(
+    run: Run, models: tuple[Path, Path], scan: Path, tmp_path: Path
+) -> None:
+    """--where and --top take the keys that the statistics name, and leave all others."""
+    rows = json.loads(scan.read_text())["keys"]
+    change = {row["key"]: row["statistics"]["relative_change"] for row in rows}
+    middle = sorted(value for value in change.values() if value)[len(change) // 2]
+    found = verbs(run, *models, "--scan", scan, "--where", f"relative_change > {middle!r}")
+    assert {key for key, value in change.items() if value and value > middle and key != "betas"} == {
+        key for key, verb in found.items() if verb == "take"
+    }
+    ranked = json.loads(run("rank", scan, "--axis", "block", "--top", "2", "--format", "json").out)
+    blocks = {row["name"] for row in ranked["rows"]}
+    found = verbs(run, *models, "--scan", scan, "--top", "2", "--axis", "block", "--alpha", "0.5")
+    assert {row["key"] for row in rows if row["block"] in blocks and row["key"] != "betas"} == {
+        key for key, verb in found.items() if verb == "merge"
+    }
+
+
+def test_what_the_scan_did_not_measure_is_left_alone(
+    run: Run, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A scan of a selection gives its keys alphas, and no others."""
+    scan = tmp_path / "part.json"
+    assert 0 == run("scan", *models, "--only", "attn2", "-o", scan, "-q").code
+    found = verbs(run, *models, "--scan", scan, "--budget", "10")
+    assert {"take"} == {verb for key, verb in found.items() if ".attn2." in key}
+    assert {"keep"} == {verb for key, verb in found.items() if ".attn2." not in key}
+
+
+def test_keys_that_are_taken_from_b_are_predicted(run: Run, models: tuple[Path, Path], scan: Path) -> None:
+    """All of B is at no distance from B."""
+    plan = json.loads(run("merge", *models, "--alpha", "1", "--scan", scan, "--dry-run", "--json").out)
+    assert (0.0, 1.0) == (plan["prediction"]["distance_b"], plan["prediction"]["cosine_b"])
+
+
 def test_presets_of_a_user(run: Run, models: tuple[Path, Path], tmp_path: Path) -> None:
     """A name from --presets, one that ships, and one that is none."""
     table = tmp_path / "mine.tsv"

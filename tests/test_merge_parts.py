@@ -177,6 +177,16 @@ def test_dtypes_by_part(models: tuple[Path, Path], unet: Build, tmp_path: Path) 
                 np.testing.assert_array_equal((a + 0.5 * (b - a)).astype(np.float32), values.numpy())
 
 
+def test_what_is_infinite_is_not_clipped(tmp_path: Path, write: Write) -> None:
+    """e4m3 has no Inf: it becomes NaN, and is counted as that."""
+    a = np.array([1.0, np.inf, np.nan, 500.0], np.float32)
+    paths = write("a.safetensors", {"w": a}), write("b.safetensors", {"w": a + 1})
+    _, result = run(Recipe(alpha=0.5, dtype="fp8_e4m3"), *paths, out=tmp_path / "o.safetensors")
+    assert ({"w": 1}, {"w": 2}) == (result.clipped, result.nonfinite)
+    got = load_torch(tmp_path / "o.safetensors")["w"].double().numpy()
+    np.testing.assert_array_equal([1.5, np.nan, np.nan, 448.0], got)
+
+
 @pytest.mark.parametrize(
     ("dtype", "kind", "largest"),
     [("fp8_e4m3", torch.float8_e4m3fn, 448.0), ("fp8_e5m2", torch.float8_e5m2, 57344.0)],

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from analyzer.errors import RecipeError
 from analyzer.methods import METHODS
+from analyzer.recipes import options
 from analyzer.recipes.document import METADATA_NAME, document, parse_document
 from analyzer.recipes.options import OPTIONS
 from analyzer.recipes.recipe import DTYPES, Guide, Recipe
@@ -331,16 +332,24 @@ def test_a_file_too_large_is_no_recipe(tmp_path: Path) -> None:
         f"param = {{density = '{'1' * 300_000}x'}}",
         f"match = 'cosine={'1' * 300_000}x'",
         f"[alphas]\n'{'1' * 300_000}x' = ['key']",
-        "".join(f"block-weighs-{number} = 0\n" for number in range(30_000)),
     ],
-    ids=["weights", "more weights", "set", "param", "match", "alphas", "names"],
+    ids=["weights", "more weights", "set", "param", "match", "alphas"],
 )
 def test_what_is_long_is_read_at_once(text: str) -> None:
-    """No value takes a time that grows with the square of its length, and no name is looked up in vain."""
+    """No value takes a time that grows with the square of its length."""
     start = time.process_time()
     with contextlib.suppress(RecipeError):
         parse_toml(text, source=HERE)
     assert time.process_time() - start < 2
+
+
+def test_only_the_first_unknown_names_are_told_what_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look-up compares with every option, and a file of a megabyte holds a hundred thousand names."""
+    asked: list[str] = []
+    monkeypatch.setattr(options, "get_close_matches", lambda name, known, n: asked.extend(known and [name]))
+    with pytest.raises(RecipeError, match=r"unknown option 'x0': .* and \d+ more"):
+        parse_toml("".join(f"x{number} = 0\n" for number in range(500)), source=HERE)
+    assert [f"x{number}" for number in range(20)] == asked
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:

@@ -64,8 +64,6 @@ def survey_steps(
                 total=sum(step.entry.nbytes for step in group),
                 progress=tell,
             )
-            for step in group:
-                survey.end_turn(states[step.action.key], turn)
     return survey.conclude(states)
 
 

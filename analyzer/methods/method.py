@@ -66,14 +66,14 @@ class AbstractSurvey(ABC):
 
     @abstractmethod
     def begin(self, setting: Setting, count: int) -> Any:
-        """The state of a tensor of which nothing was seen; `count` elements will be."""
+        """The state of a tensor of which nothing was seen; `count` elements will be, in every turn.
+
+        So a state knows when a turn is over, and drops then what it needs no more.
+        """
 
     @abstractmethod
     def observe(self, state: Any, operands: Operands, turn: int) -> None:
         """Take one run of elements into account. Locks what it changes."""
-
-    def end_turn(self, state: Any, turn: int) -> None:  # noqa: B027 - most surveys take one turn
-        """All elements were seen once more."""
 
     @abstractmethod
     def conclude(self, states: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -61,7 +61,6 @@ def merged_model(
                 for key, operands in pieces.items():
                     for piece in operands:
                         survey.observe(states[key], piece, turn)
-                    survey.end_turn(states[key], turn)
             known = survey.conclude(states)
         return {
             key: _combined(method, operands, setting, known.get(key), model[key][0].shape)

@@ -149,7 +149,6 @@ def test_runs_may_come_from_many_threads(name: str) -> None:
                         runs,
                     )
                 )
-            survey.end_turn(state, turn)
         found.append(survey.conclude({"k": state})["k"])
     np.testing.assert_array_equal(found[0], found[1])
 

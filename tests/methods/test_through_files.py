@@ -136,6 +136,22 @@ def test_what_a_base_or_a_model_lacks(
     assert {"keep"} == {x.verb for x in plan.actions if x.key == "y.weight"}
 
 
+def test_a_model_that_holds_integers_takes_no_part(
+    files: tuple[dict[str, Arrays], dict[str, Path]], tmp_path: Path
+) -> None:
+    """What is no floating point is never merged, whichever model it comes from."""
+    arrays, paths = files
+    whole = {key: np.ones_like(value, dtype=np.int32) for key, value in arrays["a"].items()}
+    whole["x.bias"] = arrays["a"]["x.bias"]
+    save_file(whole, tmp_path / "whole.safetensors")
+    use = {"a": paths["a"], "b": paths["b"], "m1": tmp_path / "whole.safetensors"}
+    out = tmp_path / "o.safetensors"
+    plan, _ = merged(Recipe("triple_sum", alpha=0.5, weights=(0.25,)), use, out)
+    assert any("for 3 of the merged keys" in text for text in plan.warnings)
+    a, b = (arrays[side]["x.weight"].astype(np.float64) for side in "ab")
+    np.testing.assert_allclose(load_file(out)["x.weight"], a + 0.5 * (b - a), rtol=6.1e-8)
+
+
 def without_models(paths: Mapping[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if not name.startswith("m")}
 

@@ -18,7 +18,7 @@ def of_options(recipe: Recipe, alphas: Alphas, actions: Sequence[Action]) -> lis
     used = sorted({x.alpha for x in actions if x.alpha is not None and not 0 <= x.alpha <= 1})
     if used:
         shown = ", ".join(f"{alpha:g}" for alpha in used[:_SHOWN]) + (" …" if used[_SHOWN:] else "")
-        found.append(f"alpha {shown} lies outside 0 … 1: extrapolating")
+        found.append(f"alpha {shown}: outside 0 … 1, which extrapolates")
     if recipe.position_ids == "reset" and not any(x.verb == "reset" for x in actions):
         found.append("--position-ids reset: A has no CLIP position_ids")
     idle = alphas.idle_options({x.key for x in actions if x.alpha is not None})

@@ -45,8 +45,8 @@ def mergescope() -> None:
     mergescope rank scan.json --axis block                     look from any side
     mergescope report scan.json -o report.html                 look at all of it
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
-    mergescope recover c.safetensors a.safetensors b.safetensors   what a merge was made of
-    mergescope inspect a.safetensors                           see what one model holds
+    mergescope recover merged.safetensors a.safetensors b.safetensors
+    mergescope inspect a.safetensors                           what a model holds
     mergescope demo                                            try all of it now
     """  # noqa: D301 - click wants the character that \b stands for
 

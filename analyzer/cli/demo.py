@@ -12,7 +12,7 @@ _ONLY = "self_attn"  # the category that the demo takes from the fine-tune
 _PROMPT = "A portrait of "
 
 
-@click.command()
+@click.command(short_help="Try all of it on two small models that ship with it.")
 @click.argument(
     "folder", metavar="[DIR]", default="mergescope-demo", type=click.Path(path_type=Path, file_okay=False)
 )

@@ -9,7 +9,7 @@ import click
 from analyzer.cli import options
 
 
-@click.command()
+@click.command(short_help="Show what one model holds, and what it was made from.")
 @click.argument("model", type=options.MODEL)
 @options.only
 @click.option("--deep", is_flag=True, help="Read every value: count NaN and Inf, check CLIP's positions.")

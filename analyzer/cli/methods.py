@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _TAKES = {"no": "", "may": "may take", "must": "needs"}
 
 
-@click.command()
+@click.command(short_help="List the merge methods: formulas, parameters, origins.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 @options.quiet

@@ -24,7 +24,7 @@ def _axis(context: click.Context, parameter: click.Parameter, value: str) -> str
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-@click.command()
+@click.command(short_help="Order groups by how much they differ.")
 @click.argument("scan_file", metavar="SCAN.json", type=options.FILE)
 @click.option(
     "--axis",

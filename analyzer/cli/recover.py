@@ -24,7 +24,7 @@ def _axis(context: click.Context, parameter: click.Parameter, value: str | None)
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-@click.command()
+@click.command(short_help="Find what a merge was made of, from its parents.")
 @click.argument("merged", metavar="M", type=options.MODEL)
 @click.argument("a", type=options.MODEL)
 @click.argument("b", type=options.MODEL)

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from llvmlite.binding import get_host_cpu_features
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -67,6 +68,7 @@ def _bitcast(kind_in: Any, kind_out: Any, llvm_type: Any) -> Any:
 f32_of_bits = _bitcast(types.int32, types.float32, ir.FloatType())
 f64_of_bits = _bitcast(types.int64, types.float64, ir.DoubleType())
 bits_of_f64 = _bitcast(types.float64, types.int64, ir.IntType(64))
+bits_of_f32 = _bitcast(types.float32, types.int32, ir.IntType(32))
 
 
 def _add_pair(_context: Any, array: Any, place: Any, first: Any, second: Any) -> Any:
@@ -90,6 +92,85 @@ add_pair: Any = intrinsic(_add_pair)
 
 
 @compile_loop()
+def count_at_least(values: Any, n: Any, limit: Any) -> Any:
+    """How many magnitudes are `limit` or more, or NaN."""
+    count = 0
+    for i in range(n):
+        count += not abs(values[i]) < limit
+    return count
+
+
+def _half_to_double(_context: Any, _value: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        half = builder.bitcast(args[0], ir.HalfType())
+        return builder.fpext(builder.fpext(half, ir.FloatType()), ir.DoubleType())
+
+    return types.float64(types.uint16), generate
+
+
+def _single_to_half(_context: Any, _value: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+# Where the processor has no such instruction, compiled code that uses these cannot be loaded.
+half_to_double: Any = intrinsic(_half_to_double)
+single_to_half: Any = intrinsic(_single_to_half)
+
+
+def processor_knows_half() -> bool:
+    """Whether code is compiled for this processor, and it converts between fp16 and fp32 by itself."""
+    # What a user tells numba to compile for: values that its settings have only while it runs.
+    if any(getattr(config, name, None) is not None for name in ("CPU_NAME", "CPU_FEATURES")):
+        return False
+    try:
+        return bool(get_host_cpu_features().get("f16c"))
+    except RuntimeError:  # the system does not tell
+        return False
+
+
+KNOWS_HALF = processor_knows_half()
+
+
+@compile_loop()
+def widen_half_by_hardware(half: Any, n: Any, out: Any) -> Any:
+    """The first n fp16 numbers as fp64, exactly: half the time of `widen_half_by_fields`."""
+    for i in range(n):
+        out[i] = half_to_double(half[i])
+
+
+@compile_loop()
+def widen_half_by_fields(half: Any, n: Any, out: Any) -> Any:
+    """The same on any processor."""
+    # fp16's fields, moved to where fp32 has them, are the value divided by 2^112. Subnormals
+    # are subnormal there too: a thread that flushes those to zero must take the slow road.
+    if f32_of_bits(np.int32(min(n, 1))) * np.float32(2.0**112) > 0:
+        for i in range(n):
+            h = np.int32(half[i])
+            fields = (h & np.int32(0x7FFF)) << np.int32(13) | (h & np.int32(0x8000)) << np.int32(16)
+            out[i] = np.float64(f32_of_bits(np.int32(fields)) * np.float32(2.0**112))
+    else:
+        for i in range(n):
+            h = np.int32(half[i])
+            magnitude = h & np.int32(0x7FFF)
+            normal = f32_of_bits(np.int32((magnitude << np.int32(13)) + np.int32(112 << 23)))
+            x = normal if magnitude >= np.int32(0x400) else np.float32(magnitude) * np.float32(2.0**-24)
+            out[i] = np.float64(x if h == magnitude else -x)
+    # Inf and NaN came out as 65536 and more, which fp16 does not have.
+    if count_at_least(out, n, 65536.0) > 0:
+        for i in range(n):
+            if abs(out[i]) == 65536.0:
+                out[i] *= np.inf
+            elif abs(out[i]) > 65536.0:
+                out[i] = np.nan
+
+
+widen_half = widen_half_by_hardware if KNOWS_HALF else widen_half_by_fields
+
+
+@compile_loop()
 def widen(raw: Any, code: Any, table: Any, start: Any, n: Any, out: Any) -> Any:
     """Elements start … start+n as fp64, exactly; return how many are NaN or Inf."""
     if code == 0:
@@ -102,27 +183,7 @@ def widen(raw: Any, code: Any, table: Any, start: Any, n: Any, out: Any) -> Any:
             out[i] = np.float64(f32[i])
     elif code == 2:
         half = raw.view(np.uint16)[start : start + n]
-        # fp16's fields, moved to where fp32 has them, are the value divided by 2^112. Subnormals
-        # are subnormal there too: a thread that flushes those to zero must take the slow road.
-        if f32_of_bits(np.int32(min(n, 1))) * np.float32(2.0**112) > 0:
-            for i in range(n):
-                h = np.int32(half[i])
-                fields = (h & np.int32(0x7FFF)) << np.int32(13) | (h & np.int32(0x8000)) << np.int32(16)
-                out[i] = np.float64(f32_of_bits(np.int32(fields)) * np.float32(2.0**112))
-        else:
-            for i in range(n):
-                h = np.int32(half[i])
-                magnitude = h & np.int32(0x7FFF)
-                normal = f32_of_bits(np.int32((magnitude << np.int32(13)) + np.int32(112 << 23)))
-                x = normal if magnitude >= np.int32(0x400) else np.float32(magnitude) * np.float32(2.0**-24)
-                out[i] = np.float64(x if h == magnitude else -x)
-        # Inf and NaN came out as 65536 and more, which fp16 does not have.
-        if count_at_least(out, n, 65536.0) > 0:
-            for i in range(n):
-                if abs(out[i]) == 65536.0:
-                    out[i] *= np.inf
-                elif abs(out[i]) > 65536.0:
-                    out[i] = np.nan
+        widen_half(half, n, out)
     elif code == 3:
         brain = raw.view(np.uint16)[start : start + n]
         for i in range(n):
@@ -131,12 +192,3 @@ def widen(raw: Any, code: Any, table: Any, start: Any, n: Any, out: Any) -> Any:
         for i in range(n):
             out[i] = table[raw[start + i]]
     return count_at_least(out, n, np.inf)
-
-
-@compile_loop()
-def count_at_least(values: Any, n: Any, limit: Any) -> Any:
-    """How many magnitudes are `limit` or more, or NaN."""
-    count = 0
-    for i in range(n):
-        count += not abs(values[i]) < limit
-    return count

@@ -1,0 +1,96 @@
+"""fp16 by the processor's own instructions and by integer arithmetic: the same bits, numpy's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analyzer.kernels import compiled, compiled_blend
+from analyzer.kernels.formats import rounding_parameters
+
+WIDEN = {"fields": compiled.widen_half_by_fields}
+NARROW = {"bits": compiled_blend.narrow_half_by_bits}
+if compiled.KNOWS_HALF:
+    WIDEN["hardware"] = compiled.widen_half_by_hardware
+    NARROW["hardware"] = compiled_blend.narrow_half_by_hardware
+
+Kernel = Callable[..., object]
+
+
+def narrowed(kernel: Kernel, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """The codes of the values rounded, and how many are not finite."""
+    out = np.empty(values.size, np.uint16)
+    return out, int(kernel(values, values.size, out, rounding_parameters("F16")))  # type: ignore[call-overload]
+
+
+def check(kernel: Kernel, values: np.ndarray) -> None:
+    """Against numpy, which rounds fp64 to fp16 once; every NaN has one code."""
+    codes, bad = narrowed(kernel, values)
+    with np.errstate(over="ignore"):
+        expected = values.astype(np.float16)
+    bits = np.where(np.isnan(expected), np.uint16(0x7E00), expected.view(np.uint16))
+    np.testing.assert_array_equal(bits, codes)
+    assert int((~np.isfinite(expected)).sum()) == bad
+
+
+@pytest.mark.parametrize("name", WIDEN)
+def test_every_code_is_widened_exactly(name: str) -> None:
+    """All 65,536 of them."""
+    codes, out = np.arange(1 << 16, dtype=np.uint16), np.empty(1 << 16)
+    WIDEN[name](codes, codes.size, out)
+    expected = codes.view(np.float16).astype(np.float64)
+    np.testing.assert_array_equal(expected, out)
+    np.testing.assert_array_equal(np.signbit(expected)[expected == 0], np.signbit(out)[expected == 0])
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_number_half_way_and_beside_it(name: str) -> None:
+    """Between all neighbours: the middle, and the nearest fp64 and fp32 numbers on both sides of it."""
+    positive = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float64)
+    middle = np.append((positive[1:] + positive[:-1]) / 2, 65520.0)
+    single = middle.astype(np.float32)
+    around = [
+        middle,
+        np.nextafter(middle, np.inf),
+        np.nextafter(middle, 0),
+        np.nextafter(single, np.float32(np.inf)).astype(np.float64),
+        np.nextafter(single, np.float32(0)).astype(np.float64),
+        middle * (1 + 2.0**-26),
+        middle * (1 - 2.0**-26),
+        positive,
+    ]
+    values = np.concatenate(around)
+    check(NARROW[name], np.concatenate([values, -values]))
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_what_is_special(name: str) -> None:
+    """Zeros of both signs, what is too large or too small even for fp32, Inf and NaN."""
+    values = [
+        0.0,
+        5e-324,
+        1e-310,
+        1e-46,
+        1e-38,
+        2.0**-25,
+        2.0**-24,
+        65519.99,
+        65520,
+        1e5,
+        1e39,
+        1e308,
+        np.inf,
+    ]
+    check(NARROW[name], np.array([*values, *(-v for v in values), np.nan, -np.nan]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(width=64), min_size=1, max_size=20))
+@pytest.mark.parametrize("name", NARROW)
+def test_any_number(name: str, values: list[float]) -> None:
+    """Whatever fp64 holds."""
+    check(NARROW[name], np.array(values))

@@ -472,16 +472,16 @@ def test_mistakes_in_metadata(tmp_path: Path, text: Any, complaint: str) -> None
 
 def test_paths_start_at_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was relative stays so, and leads to the same file from where the recipe lies."""
-    (tmp_path / "work").mkdir()
+    (tmp_path / "models").mkdir()
     (tmp_path / "recipes").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "models")
     wish = Wish(
         Recipe(weights=(0.5,)), base=Path("c.safetensors"), models=(Path("sub/d"),), vae=tmp_path / "vae.pt"
     )
     text = write_recipe(wish, folder=Path("../recipes"))
     table = tomllib.loads(text)
-    assert "../work/c.safetensors" == table["base"]
-    assert ["../work/sub/d=0.5"] == table["model"]
+    assert "../models/c.safetensors" == table["base"]
+    assert ["../models/sub/d=0.5"] == table["model"]
     assert (tmp_path / "vae.pt").as_posix() == table["vae"]
     again = parse_toml(text, source=Path("../recipes/r.toml"))
     assert again.base is not None

@@ -140,7 +140,11 @@ class Page:
         """The addresses that the browser asked for since the last call, files and data aside."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in urls if not url.startswith(("file:", "data:", "blob:", "chrome:"))]
+        return [url for url in urls if not url.startswith(_NOT_ASKED_FOR)]
+
+
+# Files, data, and what the browser's own first page asks for, which no page can.
+_NOT_ASKED_FOR = ("file:", "data:", "blob:", "chrome:", "chrome-untrusted:")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analyzer.blending import AbstractBlender, open_blender
 from analyzer.categories import RuleBook, categorize, shipped
 from analyzer.checkpoints import Checkpoint
@@ -23,7 +21,7 @@ from analyzer.kernels.formats import FLOATS
 from analyzer.merging.inputs import Inputs
 from analyzer.merging.steps import Step, spans_of, steps_of
 from analyzer.merging.surveying import survey_steps
-from analyzer.merging.worker import Buffers, Worker
+from analyzer.merging.worker import Worker, buffers_for
 from analyzer.methods import METHODS
 from analyzer.methods.gram import GramSurvey
 from analyzer.model_folder import Companions, OutputFile, companions, configs, distribute, indexes
@@ -234,7 +232,6 @@ class _Run:
     ) -> None:
         self._steps, self._blender, self._threads, self._progress = steps, blender, threads, progress
         self._chunk = blender.chunk if blender else CPU_CHUNK
-        self._most = max((len(cut.places) for step in steps for cut in step.cuts), default=1)
         self._total = sum(step.entry.nbytes for step in steps)
         self._before = 0  # bytes' worth of the passes before
 
@@ -255,9 +252,7 @@ class _Run:
             self._before += nbytes
             self._progress(self._before, self._total)
 
-        return survey_steps(
-            survey, merged, self._blender, buffers=self._buffers, threads=self._threads, progress=more
-        )
+        return survey_steps(survey, merged, self._blender, threads=self._threads, progress=more)
 
     def write(self, worker: Worker) -> None:
         """Compute and write everything."""
@@ -265,14 +260,11 @@ class _Run:
         run_batches(
             in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
             worker.run,
-            state=self._buffers,
+            state=buffers_for(self._steps, self._chunk),
             threads=self._threads,
             total=self._total - self._before,
             progress=lambda done, _total: self._progress(self._before + done, self._total),
         )
-
-    def _buffers(self) -> Buffers:
-        return [np.empty(self._chunk * 8, np.uint8) for _ in range(self._most)]
 
 
 def _writes_folder(a: Checkpoint, out: Path) -> bool:

@@ -185,6 +185,19 @@ def test_what_is_written_is_what_was_predicted(
         assert plan["prediction"]["distance_a"] == pytest.approx(moved / norm, rel=1e-2)
 
 
+def test_values_that_fp8_clips_are_told_and_not_verified(run: Run, write: Write, tmp_path: Path) -> None:
+    """A key with clipped values is not what was predicted, and the merge said so itself."""
+    rng = np.random.default_rng(0)
+    a = {"x": rng.standard_normal(500).astype(np.float32), "y": rng.standard_normal(500).astype(np.float32)}
+    a["x"][:5] = 5000
+    paths = write("a.safetensors", a), write("b.safetensors", {k: v + 1 for k, v in a.items()})
+    options = ("--alpha", "0.5", "--dtype", "fp8_e4m3", "--verify")
+    result = run("merge", *paths, "-o", tmp_path / "o.safetensors", *options)
+    assert 0 == result.code, result.err
+    assert "5 values of 'x' are clipped" in result.err
+    assert "verified: 1 key" in result.out
+
+
 def test_a_model_that_is_not_as_predicted_is_removed(
     run: Run, models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

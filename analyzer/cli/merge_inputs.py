@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +47,12 @@ def _check_together(wish: Wish) -> None:
             raise RecipeError(f"--{option} says nothing without {' or '.join(map(_spelled, owners))}: add it")
     if "presets" in wish.given and wish.recipe.block_weights is None:
         raise RecipeError("--presets says nothing without --block-weights: name one of them there")
-    if wish.scan is None and not wish.recipe.alphas and (needed := asked(wish)):
+    if wish.scan is None and not wish.recipe.alphas and (needed := wish.recipe.guide.asked):
         recorded = " (the alphas that the recipe records do not hold with other options)"
         raise RecipeError(
             f"{_spelled(needed[0])} needs a scan of the two models{recorded if wish.recorded else ''}: make "
             "one with mergescope scan A B -o scan.json, and name it with --scan scan.json"
         )
-
-
-def asked(wish: Wish) -> list[str]:
-    """What is asked of a scan: the names of the fields of Guide that are set."""
-    guide = wish.recipe.guide
-    names = [field.name for field in fields(guide) if field.default is None and field.name != "per"]
-    return [name for name in names if getattr(guide, name) is not None]
 
 
 def _spelled(name: str) -> str:

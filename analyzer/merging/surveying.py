@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.blending import AbstractBlender
 from analyzer.merging.steps import Span, Step, spans_of
-from analyzer.merging.worker import Buffers, operands_of
+from analyzer.merging.worker import Buffers, buffers_for, operands_of
 from analyzer.methods import AbstractSurvey
 from analyzer.streaming import in_batches, run_batches
 
@@ -22,7 +22,6 @@ def survey_steps(
     steps: Sequence[Step],
     blender: AbstractBlender,
     *,
-    buffers: Callable[[], Buffers],
     threads: int | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Mapping[str, Any]:
@@ -32,6 +31,7 @@ def survey_steps(
     turn ends. `progress` is told how many bytes more were read, counted as the output's.
     """
     states: dict[str, Any] = {}
+    buffers = buffers_for(steps, blender.chunk)
     for group in _groups(steps):
         for step in group:
             assert step.setting is not None

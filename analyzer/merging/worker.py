@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analyzer.blending import AbstractBlender, Bytes
 from analyzer.kernels.formats import count_nonfinite, largest_finite
 from analyzer.merging.cuts import Place
-from analyzer.merging.steps import Span
+from analyzer.merging.steps import Span, Step
 from analyzer.methods import Method, Operands, combine_linear
 from analyzer.writing.writer import SafetensorsWriter
 
@@ -100,6 +100,12 @@ class Worker:
         if _may_be_clipped(out, dtype):
             self._count(self.clipped, span, _beyond(widened(raw, dtype_in, self._blender), dtype))
         return out, bad
+
+
+def buffers_for(steps: Sequence[Step], chunk: int) -> Callable[[], Buffers]:
+    """What makes one thread's buffers: one for each model that a run of `chunk` elements is read from."""
+    most = max((len(cut.places) for step in steps for cut in step.cuts), default=1)
+    return lambda: [np.empty(chunk * 8, np.uint8) for _ in range(most)]
 
 
 def operands_of(span: Span, buffers: Buffers, blender: AbstractBlender) -> Operands:

@@ -61,7 +61,7 @@ def resolve(
     of_a = quantized(a, rows, dtypes)
     pairs = {p.a.key: p for p in pairing.pairs if not p.partial}
     guidance = None
-    if scan is None and recipe.guide.asks and not recipe.alphas:
+    if scan is None and recipe.guide.asked and not recipe.alphas:
         raise RecipeError("the recipe asks a scan of the two models: make one with mergescope scan")
     if scan is not None and recipe.guide != Guide():
         movable = {row.key for row in rows if row.key in pairs and alphas.lets_in(row)}

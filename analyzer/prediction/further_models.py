@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from analyzer.blending import open_blender
 from analyzer.merging.inputs import Inputs
 from analyzer.merging.steps import steps_of
@@ -42,7 +40,6 @@ def measure_grams(
     if not steps:
         return {}
     blender = open_blender(device)
-    most = max(len(cut.places) for step in steps for cut in step.cuts)
     total, done = sum(step.entry.nbytes for step in steps), 0
 
     def more(nbytes: int) -> None:
@@ -54,7 +51,6 @@ def measure_grams(
         GramSurvey(),
         steps,
         blender,
-        buffers=lambda: [np.empty(blender.chunk * 8, np.uint8) for _ in range(most)],
         threads=threads or blender.threads,
         progress=more,
     )

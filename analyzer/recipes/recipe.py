@@ -34,10 +34,10 @@ class Guide:
     per: str | None = None  # the axis of the last three; None: component, and of `alpha_from` each key
 
     @property
-    def asks(self) -> bool:
-        """Whether a scan has to answer anything."""
-        asked = (self.where, self.top, self.budget, self.match, self.alpha_from)
-        return any(question is not None for question in asked)
+    def asked(self) -> tuple[str, ...]:
+        """What a scan has to answer: the names of the fields that are set."""
+        names = ("where", "top", "budget", "match", "alpha_from")
+        return tuple(name for name in names if getattr(self, name) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,9 @@ def check(recipe: Recipe, *, base: bool, models: int) -> None:
 
 
 def _check_something_said(recipe: Recipe) -> None:
-    guide = recipe.guide
     said = (
         recipe.only, recipe.alpha, recipe.block_weights, recipe.sets or None, recipe.alphas or None,
-        recipe.text_encoder, guide.where, guide.top, guide.budget, guide.match, guide.alpha_from,
+        recipe.text_encoder, recipe.guide.asked or None,
     )  # fmt: skip
     if all(option is None for option in said):
         raise RecipeError(

@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.kernels.backends import CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
+from analyzer.kernels.backends import (
+    CPU_CHUNK,
+    GPU_CHUNK,
+    SCAN_CHUNK,
+    cache_errors,
+    device_errors,
+    has_numba,
+)  # fmt: skip
 from analyzer.kernels.formats import FLOATS, spacing, value_tables, values_of
 from analyzer.measures import (
     BINS,
@@ -109,7 +116,7 @@ def compare_equality(raw_a: Bytes, dtype_a: str, raw_b: Bytes, dtype_b: str, *, 
 class _CompiledMeasurer(AbstractMeasurer):
     """The fused loop on the CPU."""
 
-    chunk = CPU_CHUNK
+    chunk = SCAN_CHUNK
 
     def __init__(self) -> None:
         from analyzer.kernels import compiled_sums

@@ -29,7 +29,7 @@ from analyzer.ranking import rank, total
 from analyzer.records import KeyScan, Labels, Scan, ShapeMismatch, TensorInfo
 from analyzer.scan import scan
 from analyzer.statistics import STATISTICS
-from analyzer.sums import CPU_CHUNK
+from analyzer.sums import SCAN_CHUNK
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 V5, V6 = REAL / "silero_vad_v5.safetensors", REAL / "silero_vad_v6.safetensors"
@@ -267,17 +267,17 @@ def test_every_statistic_of_a_half_precision_pair_equals_numpy(pair: tuple[Path,
 def large(write: Write) -> tuple[Path, Path]:
     """Tensors of more than one chunk, of exactly one chunk, and of a few elements, in two dtypes."""
     rng = np.random.default_rng(21)
-    shapes = {"w.0": 2 * CPU_CHUNK + 3, "w.1": CPU_CHUNK, "w.2": 5 * CPU_CHUNK + 1, "w.3": 7}
-    a = {key: rng.standard_normal(size).astype(np.float32) for key, size in shapes.items()}
-    b = {key: x + 0.01 * rng.standard_normal(x.size).astype(np.float32) for key, x in a.items()}
+    shapes = {"w.0": 2 * SCAN_CHUNK + 3, "w.1": SCAN_CHUNK, "w.2": SCAN_CHUNK + 1, "w.3": 7}
+    a = {key: rng.standard_normal(size, np.float32) for key, size in shapes.items()}
+    b = {key: x + np.float32(0.01) * rng.standard_normal(x.size, np.float32) for key, x in a.items()}
     halved = {key: x.astype(np.float16) for key, x in a.items()}
     return write("a.safetensors", halved), write("b.safetensors", b)
 
 
 def test_a_tensor_of_several_chunks_equals_numpy(large: tuple[Path, Path]) -> None:
-    """The sums of 262,147 elements, cut into chunks, are those of the whole tensor."""
+    """The sums of two million elements, cut into chunks, are those of the whole tensor."""
     a, b = (load_file(path) for path in large)
-    assert a["w.0"].size > 2 * 131072
+    assert a["w.0"].size > 2 * SCAN_CHUNK
     check_keys(scan_files(*large), a, b)
 
 
@@ -335,7 +335,7 @@ def test_memory_does_not_grow_with_the_models(write: Write) -> None:
     """Eight times the tensor takes no more memory than its list of chunks: two buffers a thread."""
 
     def peak(chunks: int) -> int:
-        path = write(f"{chunks}.safetensors", {"w": np.ones(chunks * CPU_CHUNK, np.float16)})
+        path = write(f"{chunks}.safetensors", {"w": np.ones(chunks * SCAN_CHUNK, np.float16)})
         scan_files(path, path, threads=1)  # imports and compilation are not what is measured
         tracemalloc.start()
         try:
@@ -344,9 +344,9 @@ def test_memory_does_not_grow_with_the_models(write: Write) -> None:
         finally:
             tracemalloc.stop()
 
-    small, big = peak(8), peak(64)
+    small, big = peak(3), peak(24)
     assert big < small + (1 << 18)
-    assert big < 64 * CPU_CHUNK  # half of one of the two tensors
+    assert big < 24 * SCAN_CHUNK  # half of one of the two tensors
 
 
 def test_a_torch_pickle_against_safetensors(tmp_path: Path, write: Write, unet: Unet) -> None:

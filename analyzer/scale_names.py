@@ -5,7 +5,7 @@ Knows names only. Which of them mean what is told in `analyzer.checkpoints.scale
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 NETWORK_MARKER = "scaled_fp8"  # for all weights of a network, beside its first words
 
@@ -43,6 +43,10 @@ _ENDINGS = ("_activation_scale", "_input_scale", "_proj_scale", "_scale_inv", "_
 _AFTER_WEIGHT = ("_activation_scale", "_input_scale", "_scale", "_scale_inv", "_weight_scale")
 
 
+# What the names of `scale_keys` end with.
+_OF_CODES = (".scale_weight", "_scale", "_scale_inv")
+
+
 def is_scale_word(word: str) -> bool:
     """Whether the last word of a name is that of a scale or a marker of a quantized weight."""
     return word in SCALES or word.endswith(_ENDINGS)
@@ -53,6 +57,11 @@ def scale_keys(key: str) -> tuple[str, ...]:
     stem, _, last = key.rpartition(".")
     older = (f"{stem}.scale_weight",) if stem and last == "weight" else ()
     return (*older, f"{key}_scale", f"{key}_scale_inv")
+
+
+def may_have_scales(keys: Iterable[str]) -> bool:
+    """Whether one of the names can be that of the scale of another tensor's codes."""
+    return any(key.endswith(_OF_CODES) for key in keys)
 
 
 def weights_scaled_by(scale: str, *, numbers: int) -> Iterator[str]:

@@ -33,9 +33,15 @@ _ENDINGS = {
 }
 # Only a key in which this is found can have one of the endings; most models have no such key.
 _HINT = re.compile(r"lora|hada_|lokr_|oft_|ia3_l|on_input|\.diff(?:_b)?(?:\.|$)|\.[wb]_norm")
+# The same for all keys together, each ended by a line break.
+_HINTS = (
+    *("lora", "hada_", "lokr_", "oft_", "ia3_l", "on_input", ".w_norm", ".b_norm"),
+    *(".diff.", ".diff\n", ".diff_b"),
+)
 _PREFIX = re.compile(
     r"(?:lora|lycoris|oft|boft)_(?:unet|te\d?|transformer|prior|text_encoder_?\d?|llm)[._]|lycoris_"
 )
+_PREFIXES = ("lora_", "lycoris_", "oft_", "boft_")  # with which it begins
 _COMPANIONS = frozenset({"alpha", "dora_scale", "scale", "scalar", "rescale", "reshape_weight", "bias"})
 _CONTROL_MARKER = "lora_controlnet"  # an empty key in Stability's Control-LoRAs
 _EMBEDDING_SETS = ({"clip_l"}, {"clip_g"}, {"clip_l", "clip_g"}, {"emb_params"})
@@ -66,6 +72,9 @@ def _describe(keys: Collection[str]) -> str | None:
         )
     if _CONTROL_MARKER in keys:
         return _sentence("a Control-LoRA")
+    text = "\n".join((*keys, ""))
+    if not any(hint in text for hint in _HINTS) and not any(key.startswith(_PREFIXES) for key in keys):
+        return None  # most models: nothing below could find anything
     kinds: Counter[str] = Counter()
     stems: set[str] = set()
     adapters: set[str] = set()

@@ -18,12 +18,12 @@ from typing import TypeGuard
 from analyzer.checkpoints.checkpoint import Checkpoint, require_key, shown
 from analyzer.checkpoints.dtypes import DTYPES, PACKED
 from analyzer.checkpoints.json_file import parse_object
+from analyzer.checkpoints.sound_header import MAX_AXES, METADATA, read_sound
 from analyzer.checkpoints.sources import FileSource
 from analyzer.errors import CheckpointError
 from analyzer.records import TensorInfo
 
 MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
-MAX_AXES = 64  # as in numpy and torch
 MAX_DIMENSION = 2**63 - 1
 
 _LENGTH_BYTES = 8
@@ -40,11 +40,8 @@ def open_safetensors(source: FileSource) -> Checkpoint:
     """The checkpoint that the file holds; CheckpointError says what is wrong with its header."""
     path = source.path
     header = _read_header(source)
-    entries = parse_object(path, header, what="the header ")
-    metadata = _metadata(path, entries.pop("__metadata__", None))
     start = _LENGTH_BYTES + len(header)
-    infos = {key: _info(path, key, entry, start) for key, entry in entries.items()}
-    _check_layout(source, infos.values(), start)
+    infos, metadata = read_sound(header, start, source.size) or _read_carefully(source, header, start)
     return Checkpoint(
         path=path,
         format="safetensors",
@@ -55,6 +52,17 @@ def open_safetensors(source: FileSource) -> Checkpoint:
         header=header,
         sources=(source,),
     )
+
+
+def _read_carefully(
+    source: FileSource, header: bytes, start: int
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The tensors and the metadata, each checked by itself; CheckpointError says what is wrong."""
+    entries = parse_object(source.path, header, what="the header ")
+    metadata = _metadata(source.path, entries.pop(METADATA, None))
+    infos = {key: _info(source.path, key, entry, start) for key, entry in entries.items()}
+    _check_layout(source, infos.values(), start)
+    return infos, metadata
 
 
 def _read_header(source: FileSource) -> bytes:

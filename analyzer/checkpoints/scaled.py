@@ -29,7 +29,7 @@ from analyzer.checkpoints.scale_grid import ScaleGrid, Scales, fit_scales, fit_t
 from analyzer.checkpoints.sources import AbstractSource
 from analyzer.kernels.formats import FLOATS, eight_bit_values, rounding_parameters
 from analyzer.records import TensorInfo
-from analyzer.scale_names import NETWORK_MARKER, is_scale_word, scale_keys, weights_scaled_by
+from analyzer.scale_names import NETWORK_MARKER, is_scale_word, may_have_scales, scale_keys, weights_scaled_by
 
 _FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
 _OTHER_QUANTIZED = frozenset({"I8", "U8", "I32"})  # whole, or several packed into one
@@ -81,6 +81,8 @@ def with_scales(checkpoint: Checkpoint) -> Checkpoint:
     A weight whose scale is not understood stays as it is, and a note says so. Scales are read here;
     CheckpointError if that fails.
     """
+    if not may_have_scales(checkpoint.infos):
+        return checkpoint
     infos = dict(checkpoint.infos)
     sources: list[AbstractSource] = list(checkpoint.sources)
     left: dict[str, list[str]] = {}

@@ -11,8 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
-from analyzer.formulas import cosine, divides
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.columns import Floats, Places, SumColumns
+from analyzer.formulas import divides
 from analyzer.measures import Sums
 from analyzer.ranking import counted
 from analyzer.records import KeyScan, Scan
@@ -41,30 +46,57 @@ class Relation:
         return self.cosine is not None and self.cosine <= OPPOSED_COSINE
 
 
-def kinship(scan: Scan) -> tuple[str | None, float | None]:
+def kinship(scan: Scan, columns: SumColumns | None = None) -> tuple[str | None, float | None]:
     """What the two models are to each other, and the cosine that says so.
 
     The element-weighted median of the cosines of all keys that changed and have 1000 elements or
     more: from 0.9 on "fine-tune", from 0.1 on "distant", below "unrelated", which means trained
     apart. "same" if weights were compared and none changed. (None, None) where none could be
-    compared, or where no key that changed is large enough or has a direction.
+    compared, or where no key that changed is large enough or has a direction. `columns` are those of the
+    counted keys' sums, if they are known already.
     """
-    found = relation(counted(scan.keys))
+    found = Kinships(counted(scan.keys), columns).relation()
     return found.name, found.cosine
 
 
 def relation(rows: Iterable[KeyScan]) -> Relation:
     """The `kinship` of these rows alone, whatever they are: a part, a component, those that changed."""
-    compared = [row for row in rows if row.sums.n]
-    changed = [row for row in compared if row.sums.changed]
-    if not changed:
-        return Relation("same" if compared else None)
-    large = [row for row in changed if row.sums.numel >= SAMPLE_ELEMENTS]
-    voters = [(c, row.sums.numel) for row in large if (c := cosine(row.sums)) is not None]
-    if not voters:
-        return Relation(None)
-    median = _weighted_median(voters)
-    return Relation(_name(median), median, len(voters), chance(large))
+    return Kinships(tuple(rows)).relation()
+
+
+class Kinships:
+    """Many rows, and what any of them are to each other."""
+
+    def __init__(self, rows: Sequence[KeyScan], columns: SumColumns | None = None) -> None:
+        """`columns` are those of the rows' sums, if they are known already."""
+        columns = SumColumns.of(row.sums for row in rows) if columns is None else columns
+        self._sizes = columns.column("numel").astype(np.int64)
+        self._compared = columns.column("n") > 0
+        self._changed = self._compared & (columns.column("changed") > 0)
+        self._large = self._changed & (self._sizes >= SAMPLE_ELEMENTS)
+        self._cosines = _cosines(columns)
+        matrices = np.fromiter((len(row.shape) >= MATRIX_AXES for row in rows), np.bool_, len(rows))
+        self.telling: NDArray[np.bool_] = matrices & _tells(columns)  # which rows `can_tell`
+
+    def relation(self, places: Places | None = None) -> Relation:
+        """The `relation` of the rows at these places, or of all."""
+        chosen = np.arange(len(self._sizes)) if places is None else places
+        if not self._changed[chosen].any():
+            return Relation("same" if self._compared[chosen].any() else None)
+        large = chosen[self._large[chosen]]
+        voters = large[~np.isnan(self._cosines[large])]
+        if not len(voters):
+            return Relation(None)
+        median = float(_weighted_median(self._cosines[voters], self._sizes[voters]))
+        return Relation(_name(median), median, len(voters), self.chance(large))
+
+    def chance(self, places: Places) -> float | None:
+        """1/√n: the standard deviation of the cosine of two unrelated tensors like these; 0 is its mean.
+
+        n is the size of the typical matrix, the element-weighted median. None where no row `can_tell`.
+        """
+        sizes = self._sizes[places[self.telling[places]]]
+        return 1 / sqrt(_weighted_median(sizes, sizes)) if len(sizes) else None
 
 
 def can_tell(row: KeyScan) -> bool:
@@ -87,13 +119,26 @@ def cosine_of_means(s: Sums) -> float | None:
     return s.sum_a / s.numeric * (s.sum_b / lengths) if s.numeric and divides(lengths) else None
 
 
-def chance(rows: Iterable[KeyScan]) -> float | None:
-    """1/√n: the standard deviation of the cosine of two unrelated tensors like these; 0 is its mean.
+def _cosines(columns: SumColumns) -> Floats:
+    """The `cosine` of every record; NaN where it has none."""
+    aa, bb, dd = (columns.column(name) for name in ("sum_aa", "sum_bb", "sum_dd"))
+    with np.errstate(all="ignore"):
+        length_a, length_b = np.sqrt(aa), np.sqrt(bb)
+        difference = (bb - aa) / (length_a + length_b)
+        distance = (dd - difference * difference) / length_a / (2 * length_b)
+    known = (aa > 0) & (bb > 0) & np.isfinite(distance)
+    return np.where(known, 1.0 - np.clip(distance, 0.0, 2.0), np.nan)
 
-    n is the size of the typical matrix, the element-weighted median. None where no row `can_tell`.
-    """
-    sizes = [(row.sums.numel, row.sums.numel) for row in rows if can_tell(row)]
-    return 1 / sqrt(_weighted_median(sizes)) if sizes else None
+
+def _tells(columns: SumColumns) -> NDArray[np.bool_]:
+    """Whether the cosine of every record is evidence, as far as its sums say; see `can_tell`."""
+    numeric = columns.column("numeric")
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(columns.column("sum_aa")) * np.sqrt(columns.column("sum_bb"))
+        unrelated = columns.column("sum_a") / numeric * (columns.column("sum_b") / lengths)
+    known: NDArray[np.bool_] = (numeric > 0) & (lengths > 0) & np.isfinite(lengths)
+    known &= (unrelated < DISTANT_COSINE) & (columns.column("numel") >= SAMPLE_ELEMENTS)
+    return known
 
 
 def _name(median: float) -> str:
@@ -102,11 +147,8 @@ def _name(median: float) -> str:
     return "distant" if median >= DISTANT_COSINE else "unrelated"
 
 
-def _weighted_median(pairs: Sequence[tuple[float, int]]) -> float:
-    """The value at which half of the weight lies at or below it, of one pair (value, weight) or more."""
-    half, passed = sum(weight for _, weight in pairs) / 2, 0
-    for value, weight in sorted(pairs):
-        passed += weight
-        if passed >= half:
-            return value
-    raise AssertionError("no values")
+def _weighted_median(values: NDArray[Any], weights: NDArray[np.int64]) -> Any:
+    """The value at which half of the weight lies at or below it, of one value or more."""
+    order = np.argsort(values, kind="stable")
+    passed = np.cumsum(weights[order])
+    return values[order][np.searchsorted(passed, passed[-1] / 2)]

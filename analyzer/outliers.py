@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log, sqrt
 from statistics import median
-from typing import TypeAlias
 
-from analyzer.formulas import relative_change
+import numpy as np
+
+from analyzer.columns import Floats, Places, SumColumns
 from analyzer.ranking import counted
 from analyzer.records import KeyScan, Scan
 from analyzer.verdicts import verdict
@@ -50,7 +51,7 @@ class Outlier:
     z: float  # robust z-score of log(value) in its category: above 0 it changed more than the others
 
 
-def outliers(scan: Scan) -> list[Outlier]:
+def outliers(scan: Scan, columns: SumColumns | None = None) -> list[Outlier]:
     """The counted weight keys whose relative change is out of line, the most extreme first, ties by key.
 
     A key is compared with the weights that changed in the same category of the same part (a fine-tune may
@@ -67,10 +68,13 @@ def outliers(scan: Scan) -> list[Outlier]:
     None of a category of fewer than 8 such keys. None where the MAD is zero: more than half of the keys
     changed by the very same factor, so there is no spread to measure a deviation against, and any other key
     would be infinitely far out. None within a factor of 1.25 of the category's median, and no key that
-    differs by a cast or by rounding alone: that has a verdict of its own.
+    differs by a cast or by rounding alone: that has a verdict of its own. `columns` are those of the counted
+    keys' sums, if they are known already.
     """
-    large = [rows for rows in _categories(counted(scan.keys)).values() if len(rows) >= FEWEST_KEYS]
-    found = [outlier for rows in large for outlier in _among(rows, len(large))]
+    rows = counted(scan.keys)
+    columns = SumColumns.of(row.sums for row in rows) if columns is None else columns
+    large = [places for places in _categories(rows, columns) if len(places) >= FEWEST_KEYS]
+    found = [outlier for places in large for outlier in _among(rows, columns, places, len(large))]
     return sorted(found, key=lambda outlier: (-abs(outlier.z), outlier.key))
 
 
@@ -107,31 +111,38 @@ def robust_z(values: Sequence[float]) -> list[float] | None:
     return [(value - middle) / spread for value in values] if spread > 0 else None
 
 
-_Like: TypeAlias = tuple[str, str, bool]  # part, component, whether it is a matrix
+def _categories(rows: Sequence[KeyScan], columns: SumColumns) -> list[Places]:
+    """Where the changed weights stand, each among its like: of one part, component, and matrix or not."""
+    of_kinds: dict[tuple[str, str, bool], list[int]] = {}
+    # log 0 is no number; an unchanged key is no outlier but a fact of its own
+    for place in np.flatnonzero(_changes(columns) > 0).tolist():
+        row = rows[place]
+        labels = row.labels
+        if labels.kind == "weight":
+            of_kinds.setdefault((labels.part, labels.group, len(row.shape) > 1), []).append(place)
+    return [np.array(places, np.intp) for places in of_kinds.values()]
 
 
-def _categories(rows: Iterable[KeyScan]) -> Mapping[_Like, list[tuple[KeyScan, float]]]:
-    """The changed weights with their relative change, each among its like."""
-    categories: dict[_Like, list[tuple[KeyScan, float]]] = {}
-    for row in rows:
-        change = relative_change(row.sums) if row.labels.kind == "weight" else None
-        if change:  # log 0 is no number; an unchanged key is no outlier but a fact of its own
-            like = (row.labels.part, row.labels.group, len(row.shape) > 1)
-            categories.setdefault(like, []).append((row, change))
-    return categories
+def _changes(columns: SumColumns) -> Floats:
+    """The `relative_change` of every record; NaN where it has none."""
+    energy, own = columns.column("sum_dd"), columns.column("sum_aa")
+    with np.errstate(all="ignore"):
+        return np.where((own > 0) & np.isfinite(own), np.sqrt(energy) / np.sqrt(own), np.nan)
 
 
-def _among(rows: Sequence[tuple[KeyScan, float]], categories: int) -> list[Outlier]:
+def _among(rows: Sequence[KeyScan], columns: SumColumns, places: Places, categories: int) -> list[Outlier]:
     """The outliers of one category, of as many that are looked at."""
-    logs = [log(change) for _, change in rows]
+    changes = _changes(columns)[places]
+    logs = [log(change) for change in changes.tolist()]
     scores, middle = robust_z(logs), median(logs)
     if scores is None:
         return []
-    farthest, sure = limit(len(rows), categories), limit(max(LIMITS), categories)
+    farthest, sure = limit(len(places), categories), limit(max(LIMITS), categories)
+    far = [index for index, z in enumerate(scores) if abs(z) > farthest]
+    members = [(rows[places[index]], changes[index], logs[index], scores[index]) for index in far]
     return [
-        Outlier(row.key, row.labels.group, change, z)
-        for (row, change), x, z in zip(rows, logs, scores, strict=True)
-        if abs(z) > farthest
-        and abs(x - middle) > max(log(LEAST_FACTOR), sure / sqrt(2 * max(row.sums.changed, 1)))
+        Outlier(row.key, row.labels.group, float(change), z)
+        for row, change, x, z in members
+        if abs(x - middle) > max(log(LEAST_FACTOR), sure / sqrt(2 * max(row.sums.changed, 1)))
         and verdict(row.sums) == "changed"
     ]

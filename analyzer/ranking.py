@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
+from analyzer.columns import SumColumns
 from analyzer.errors import AnalyzerError
 from analyzer.evaluation import evaluate, evaluate_key, require_measured
 from analyzer.expressions import Condition
@@ -147,7 +148,7 @@ def counted(rows: Iterable[KeyScan]) -> list[KeyScan]:
 
 def total(rows: Iterable[KeyScan]) -> Sums:
     """The record of all counted rows together."""
-    return add_sums(row.sums for row in counted(rows))
+    return SumColumns.of(row.sums for row in counted(rows)).total()
 
 
 def whole_energy(scan: Scan) -> Sums:

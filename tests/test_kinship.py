@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from analyzer.formulas import cosine
-from analyzer.kinship import Relation, can_tell, chance, cosine_of_means, kinship, relation
+from analyzer.kinship import Kinships, Relation, can_tell, cosine_of_means, kinship, relation
 from analyzer.measures import Sums
 from analyzer.records import KeyScan
 
@@ -167,6 +167,11 @@ def test_what_can_tell_has_two_axes_and_enough_elements_around_zero() -> None:
     assert cosine_of_means(Sums()) is None
 
 
+def chance(rows: list[KeyScan]) -> float | None:
+    """What chance gives for these rows."""
+    return Kinships(rows).chance(np.arange(len(rows)))
+
+
 def test_the_relation_of_some_keys_carries_its_evidence() -> None:
     """How many keys have a say, their median and what chance gives; a part can be another than the whole."""
     rows = [row("x", turned(0.95, 2500)), row("y", turned(0.0, 2500)), row("z", turned(0.95, 10))]
@@ -175,6 +180,35 @@ def test_the_relation_of_some_keys_carries_its_evidence() -> None:
     assert ("fine-tune", 1, 0.02) == (found.name, found.keys, found.chance)
     assert Relation("same") == relation([row("x", still())])
     assert Relation(None) == relation(rows[2:])
+
+
+def test_many_rows_are_judged_as_each_by_itself() -> None:
+    """The relation of any of them, from columns, is that of a literal reading of its definition."""
+    rng = np.random.default_rng(7)
+    kinds = [still(), UNDIRECTED, Sums(), *(turned(c, n) for c in (-0.5, 0.0, 0.5, 0.99) for n in (10, 2500))]
+    gain = replace(turned(0.5, 2500), sum_a=2000.0, sum_b=2000.0)
+    rows = [
+        row(f"{i}", [*kinds, gain][kind], shape=((50, 50), (2500,))[axes])
+        for i, (kind, axes) in enumerate(zip(rng.integers(0, 12, 60), rng.integers(0, 2, 60), strict=True))
+    ]
+    kinships = Kinships(rows)
+    assert [can_tell(each) for each in rows] == kinships.telling.tolist()
+    for size in (0, 1, 2, 5, 60):
+        places = np.sort(rng.choice(60, size, replace=False))
+        some = [rows[place] for place in places]
+        found = kinships.relation(places)
+        voters = [(cosine(r.sums), r.sums.numel) for r in some if r.sums.changed and r.sums.numel >= 1000]
+        values = sorted((c, n) for c, n in voters if c is not None)
+        weights = np.cumsum([n for _, n in values])
+        median = values[int(np.argmax(weights >= weights[-1] / 2))][0] if values else None
+        assert median == (None if found.cosine is None else pytest.approx(found.cosine, rel=1e-14))
+        assert len(values) == found.keys
+        sizes = sorted(r.sums.numel for r in some if r.sums.changed and can_tell(r))
+        weights = np.cumsum(sizes)
+        typical = sizes[int(np.argmax(weights >= weights[-1] / 2))] if sizes and values else None
+        assert (typical and 1 / np.sqrt(typical)) == found.chance
+
+        assert relation(some) == found
 
 
 def test_two_voice_detectors_that_share_a_front_end_are_unrelated() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from analyzer.columns import SumColumns
 from analyzer.findings.blocks import ODD_BLOCK
 from analyzer.findings.broken import NONFINITE
 from analyzer.findings.directions import LOW_RANKS, TURNED_ROWS
@@ -46,9 +47,12 @@ FINDERS: tuple[Finder, ...] = (
 )
 
 
-def findings(scan: Scan) -> list[Finding]:
-    """Plain sentences about a scan, the most important first, ten at most; at least the first one."""
-    seen = survey(scan)
+def findings(scan: Scan, columns: SumColumns | None = None) -> list[Finding]:
+    """Plain sentences about a scan, the most important first, ten at most; at least the first one.
+
+    `columns` are those of the counted keys' sums, if they are known already.
+    """
+    seen = survey(scan, columns)
     return _shortened(finder.find(seen) for finder in FINDERS)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from statistics import median
 
+import numpy as np
+
 from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
-from analyzer.findings.survey import Group, Survey
+from analyzer.findings.survey import Counted, Group, Survey
 from analyzer.formulas import relative_change
 from analyzer.outliers import CHANCE, limit
 from analyzer.records import Finding
@@ -28,13 +30,15 @@ def find_odd_block(survey: Survey) -> list[Finding]:
 
     Blocks are made of different components, and a block without attention is not odd because attention
     moved most. So a block's change is measured against the one that it would have if each of its
-    components moved as in the median block. Of the logarithm of that ratio the robust z-score of Iglewicz
+    components moved as in the median block. A block in a part that was replaced or trained apart is left out:
+    how far it moved says nothing. Of the logarithm of that ratio the robust z-score of Iglewicz
     & Hoaglin, How to Detect and Handle Outliers, 1993: a factor of two up is as odd as one down.
     """
-    blocks = [block for block in survey.blocks if block.moved and not _is_strange(block, survey)]
+    counted = survey.counted
+    blocks = [b for b in survey.blocks if b.moved and not counted.touches(b, survey.strange)]
     if len(blocks) < BLOCKS:
         return []
-    ratios = _against_usual(blocks)
+    ratios = _against_usual(blocks, counted)
     if len(ratios) < BLOCKS:
         return []
     middle = median(value for value, _ in ratios)
@@ -50,14 +54,10 @@ def find_odd_block(survey: Survey) -> list[Finding]:
     return [Finding(text, "relative_change", change, survey.selecting.groups("block", [block.path]))]
 
 
-def _is_strange(block: Group, survey: Survey) -> bool:
-    """Whether it lies in a part that was replaced or trained apart: how far it moved says nothing."""
-    return any(row.labels.part in survey.strange for row in block.keys)
-
-
-def _against_usual(blocks: Sequence[Group]) -> list[tuple[float, Group]]:
+def _against_usual(blocks: Sequence[Group], counted: Counted) -> list[tuple[float, Group]]:
     """The log of each block's change over that of its components in the median block that has them."""
-    cells = [_squares(block) for block in blocks]
+    squares = _squares(counted)
+    cells = [squares[block.path] for block in blocks]
     changes: dict[str, list[float]] = {}
     for cell in cells:
         for component, (d, a) in cell.items():
@@ -72,13 +72,18 @@ def _against_usual(blocks: Sequence[Group]) -> list[tuple[float, Group]]:
     return ratios
 
 
-def _squares(block: Group) -> dict[str, tuple[float, float]]:
-    """(Σd², Σa²) of each component in a block, where that can be divided."""
-    squares: dict[str, tuple[float, float]] = {}
-    for row in block.keys:
-        d, a = squares.get(row.labels.group, (0.0, 0.0))
-        squares[row.labels.group] = (d + row.sums.sum_dd, a + row.sums.sum_aa)
-    return {component: pair for component, pair in squares.items() if pair[1] > 0}
+def _squares(counted: Counted) -> dict[str, dict[str, tuple[float, float]]]:
+    """(Σd², Σa²) of each component in each block, where that can be divided."""
+    blocks, components = counted.paths["block"], counted.paths["component"]
+    cells = counted.codes["block"] * len(components) + counted.codes["component"]
+    known, seats = np.unique(cells, return_inverse=True)
+    d, a = (np.bincount(seats, counted.columns.column(name)).tolist() for name in ("sum_dd", "sum_aa"))
+    squares: dict[str, dict[str, tuple[float, float]]] = {block: {} for block in blocks}
+    for cell, own_d, own_a in zip(known.tolist(), d, a, strict=True):
+        block, component = divmod(cell, len(components))
+        if own_a > 0:
+            squares[blocks[block]][components[component]] = (own_d, own_a)
+    return squares
 
 
 ODD_BLOCK = Finder(

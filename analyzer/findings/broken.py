@@ -12,9 +12,10 @@ from analyzer.records import Finding
 def find_nonfinite(survey: Survey) -> list[Finding]:
     """NaN and Inf on either side, in all keys, those outside the totals too."""
     found = []
+    broken = [row for row in survey.scan.keys if row.sums.nonfinite_a or row.sums.nonfinite_b]
     for side in ("a", "b"):
         name = f"nonfinite_{side}"
-        bad = [row for row in survey.scan.keys if getattr(row.sums, name)]
+        bad = [row for row in broken if getattr(row.sums, name)]
         if bad:
             total = sum(getattr(row.sums, name) for row in bad)
             others = len(bad) - 1

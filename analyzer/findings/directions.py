@@ -97,12 +97,12 @@ def find_turned_rows(survey: Survey) -> list[Finding]:
 
 
 def _has_turned(row: KeyScan) -> bool:
+    cosines = row.row_cosines
+    if not isinstance(cosines, RowCosines) or cosines.minimum > ROW_TURNED or cosines.p05 < ROWS_KEPT:
+        return False
     shape = row.slice or row.shape
     rows = shape[0] if len(shape) >= MATRIX_AXES else 0
-    if rows < ROWS or row.sums.numel < rows * ROW_ELEMENTS:
-        return False
-    cosines = row.row_cosines
-    return isinstance(cosines, RowCosines) and cosines.minimum <= ROW_TURNED and cosines.p05 >= ROWS_KEPT
+    return rows >= ROWS and row.sums.numel >= rows * ROW_ELEMENTS
 
 
 LOW_RANKS = Finder(

@@ -14,7 +14,9 @@ from analyzer.records import Finding
 def find_odd_keys(survey: Survey) -> list[Finding]:
     """The most extreme outlier and how many there are, among the categories that are relatives."""
     related = {group.path for group in survey.related}
-    odd = [outlier for outlier in outliers(survey.scan) if outlier.category in related]
+    odd = [
+        outlier for outlier in outliers(survey.scan, survey.counted.columns) if outlier.category in related
+    ]
     if not odd:
         return []
     first = odd[0]

@@ -95,8 +95,15 @@ def selecting(scan: Scan) -> Selecting:
     And one of every block: the name of a block hits all counted keys in it, and those alone.
     """
     kinds: dict[object, KeyScan] = {}
+    known: set[int] = set()
     for row in scan.keys:
         labels = row.labels
+        if (
+            id(labels) in known
+        ):  # equal ones are one object in a new scan, and no two that live are told alike
+            continue
+        if labels.counted:
+            known.add(id(labels))
         # of what does not count a selector asks whether the component is the key's own name
         own = labels.counted or labels.component.rpartition("/")[2] == row.key.rpartition(".")[2]
         kinds.setdefault((labels.part, labels.component, labels.group, labels.kind, labels.counted, own), row)

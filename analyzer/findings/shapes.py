@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from analyzer.columns import Places
 from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
 from analyzer.findings.survey import Group, Survey
@@ -48,10 +49,10 @@ def find_rescaled(survey: Survey) -> list[Finding]:
 
 def find_sparse(survey: Survey) -> list[Finding]:
     """Whether only few of the numbers changed: everywhere, or in some components."""
-    rows = [row for row in survey.changed if row.sums.changed]
-    fraction = sum(row.sums.changed for row in rows) / sum(row.sums.n for row in rows) if rows else None
+    rows, elements, changed = _differing(survey, survey.places)
+    fraction = changed / elements if rows else None
     if fraction is not None and fraction <= FEW_CHANGED:
-        keys = f"the {len(rows):,} keys" if len(rows) > 1 else "the one key"
+        keys = f"the {rows:,} keys" if rows > 1 else "the one key"
         text = (
             f"only {wording.share(fraction)} of the numbers in {keys} that changed differ, "
             "as after training with a mask, or where steps are smaller than the storage can hold"
@@ -59,12 +60,9 @@ def find_sparse(survey: Survey) -> list[Finding]:
         return [Finding(text, "changed_fraction", fraction, "")]
     groups = []
     for group in survey.components:
-        rows = [row for row in group.keys if row.sums.changed]
-        count = sum(row.sums.n for row in rows)
-        if group.moved and count >= SAMPLE_ELEMENTS:
-            value = sum(row.sums.changed for row in rows) / count
-            if value <= FEW_CHANGED:
-                groups.append((value, group))
+        _, elements, changed = _differing(survey, group.places)
+        if group.moved and elements >= SAMPLE_ELEMENTS and changed / elements <= FEW_CHANGED:
+            groups.append((changed / elements, group))
     if not groups:
         return []
     groups.sort(key=lambda pair: -pair[1].sums.sum_dd)
@@ -72,6 +70,14 @@ def find_sparse(survey: Survey) -> list[Finding]:
     share = wording.at_most(highest) if len(groups) > 1 else f"only {wording.share(highest)}"
     text = f"in the keys of {_names(groups)} that changed {share} of the numbers differ"
     return [Finding(text, "changed_fraction", highest, _selector(survey, groups))]
+
+
+def _differing(survey: Survey, places: Places) -> tuple[int, int, int]:
+    """Of the keys at these places those in which something differs: how many, their n, and what differs."""
+    columns = survey.counted.columns
+    changed = columns.column("changed")[places]
+    elements = columns.column("n")[places][changed > 0]
+    return len(elements), int(elements.sum()), int(changed.sum())
 
 
 def find_concentrated(survey: Survey) -> list[Finding]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from analyzer.columns import Places
 from analyzer.findings import wording
 from analyzer.findings.finder import Finder, Rule
-from analyzer.findings.survey import Survey, by_label
+from analyzer.findings.survey import Survey
 from analyzer.formulas import radial_share, relative_change
-from analyzer.kinship import DISTANT_COSINE, FINE_TUNE_COSINE, SAMPLE_ELEMENTS, Relation, can_tell, relation
-from analyzer.measures import add_sums
-from analyzer.records import Finding, KeyScan
+from analyzer.group_sums import group_sums
+from analyzer.kinship import DISTANT_COSINE, FINE_TUNE_COSINE, SAMPLE_ELEMENTS, Relation
+from analyzer.records import Finding
 
 AUTOENCODER = "vae"  # the part that fine-tunes of image models leave as it is
 # Another VAE was put in if it moved by at least this: bf16 and back leaves a relative change of about 0.002
@@ -25,8 +28,8 @@ def find_strangers(survey: Survey) -> list[Finding]:
     """The parts whose kinship is not that of the whole, and components trained anew in a relative."""
     if survey.relation.name is None:
         return []
-    changed = by_label(survey.changed, lambda row: row.labels.part)
-    parts = {part: relation(rows) for part, rows in changed.items() if len(changed) > 1}
+    changed, kinships = survey.among_changed("part"), survey.counted.kinships
+    parts = {part: kinships.relation(own) for part, own in changed.items() if len(changed) > 1}
     told = [(part, own) for part, own in parts.items() if own.chance is not None]
     found = []
     for name, opposed in (
@@ -42,7 +45,7 @@ def find_strangers(survey: Survey) -> list[Finding]:
         ]
         if others:
             found.append(_differing_parts(survey, others))
-    found += [finding for part, rows in changed.items() for finding in _anew(survey, part, rows)]
+    found += [finding for part, own in changed.items() for finding in _anew(survey, part, own)]
     return [*found, *_other_autoencoder(survey, parts.get(AUTOENCODER))]
 
 
@@ -63,10 +66,10 @@ def _other_autoencoder(survey: Survey, own: Relation | None) -> list[Finding]:
 
 def _moved_for_itself(survey: Survey) -> bool:
     """Whether the VAE moved by more than rounding and back leaves, and was not only rescaled as all else."""
-    inside, outside = (
-        add_sums(row.sums for row in survey.changed if (row.labels.part == AUTOENCODER) is own)
-        for own in (True, False)
-    )
+    # group 0 is the VAE, 1 all else that changed, 2 what did not
+    groups = np.full(len(survey.counted.rows), 2)
+    groups[survey.places] = [row.labels.part != AUTOENCODER for row in survey.changed]
+    inside, outside, _ = group_sums(survey.counted.columns, groups, 3)
     own, others = relative_change(inside), relative_change(outside)
     if own is None or own < AUTOENCODER_CHANGE:
         return False
@@ -93,15 +96,17 @@ def _differing_parts(survey: Survey, others: Sequence[tuple[str, Relation]]) -> 
     return Finding(f"{each} {what}", "cosine", others[0][1].cosine, selector)
 
 
-def _anew(survey: Survey, part: str, rows: Sequence[KeyScan]) -> list[Finding]:
+def _anew(survey: Survey, part: str, places: Places) -> list[Finding]:
     """Of the changed keys of one part, the components that are unrelated in what is a fine-tune otherwise.
 
     Matrices alone are judged: gains have cosines near 1 whatever they come from, and biases any.
     """
-    if relation(rows).name != "fine-tune":
+    kinships = survey.counted.kinships
+    if kinships.relation(places).name != "fine-tune":
         return []
-    groups = by_label((row for row in rows if can_tell(row)), lambda row: row.labels.group)
-    strange = [(path, own) for path, keys in groups.items() if (own := relation(keys)).name == "unrelated"]
+    groups = survey.counted.by("component", places[kinships.telling[places]])
+    relations = [(path, kinships.relation(own)) for path, own in groups.items()]
+    strange = [(path, own) for path, own in relations if own.name == "unrelated"]
     if not strange:
         return []
     strange.sort(key=lambda each: (each[1].cosine or 0.0, each[0]))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.columns import Places, SumColumns
 from analyzer.findings.selecting import Selecting, selecting
 from analyzer.formulas import relative_change
-from analyzer.kinship import Relation, relation
-from analyzer.measures import Sums, add_sums
-from analyzer.ranking import Axis, counted, short_names
+from analyzer.group_sums import group_sums
+from analyzer.kinship import Kinships, Relation
+from analyzer.measures import Sums
+from analyzer.ranking import AXES, Axis, counted, short_names
 from analyzer.records import KeyScan, Scan
-from analyzer.verdicts import VERDICTS, Verdict, verdict, worst
+from analyzer.verdicts import VERDICTS, Verdict, worst
 
 NOISE: frozenset[Verdict] = frozenset({"cast", "rounding"})  # the verdicts that mean "only rounding differs"
 
@@ -24,8 +29,9 @@ class Group:
     path: str  # their label: "transformer_blocks/attn2", "vae", "OUT05"
     name: str  # for people: "attn2"
     keys: tuple[KeyScan, ...]
-    sums: Sums
+    sums: Sums  # without histograms, of which no finder asks
     counts: Mapping[Verdict, int]  # how many keys have which verdict; all four stand in it
+    places: Places = field(compare=False, repr=False)  # of `keys` among all counted ones
 
     @property
     def worst(self) -> Verdict:
@@ -49,16 +55,43 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """The counted keys of a scan, in its order, and what is asked of all of them at once."""
+
+    rows: tuple[KeyScan, ...]
+    columns: SumColumns
+    verdicts: NDArray[np.uint8]  # of each the index in VERDICTS
+    kinships: Kinships
+    paths: Mapping[Axis, tuple[str, ...]]  # the labels on every axis, sorted
+    codes: Mapping[Axis, Places]  # of each key the index in `paths`
+
+    def by(self, axis: Axis, places: Places) -> dict[str, Places]:
+        """These places by their keys' label on an axis, in its order; only of labels that one has."""
+        codes = self.codes[axis][places]
+        order = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        labels = [self.paths[axis][code] for code in codes[order[starts]].tolist()]
+        parted = np.split(places[order], starts[1:]) if len(starts) else []
+        return dict(zip(labels, parted, strict=True))
+
+    def touches(self, group: Group, parts: Collection[str]) -> bool:
+        """Whether one of a group's keys lies in one of these parts."""
+        return bool(parts) and any(row.labels.part in parts for row in group.keys)
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """A scan and its counted keys, as a whole and by part, component, block and kind."""
 
     scan: Scan
+    counted: Counted
     whole: Group
     parts: tuple[Group, ...]
     components: tuple[Group, ...]
     blocks: tuple[Group, ...]  # those that block weights address, in network order
     kinds: tuple[Group, ...]
     changed: tuple[KeyScan, ...]  # the counted keys with the verdict "changed"
+    places: Places  # of `changed` among all counted ones
     relation: Relation  # what those are to each other
     strange: frozenset[str]  # the parts of which what changed was replaced or trained apart
     related: tuple[Group, ...]  # the components that moved, without what was trained apart
@@ -69,78 +102,95 @@ class Survey:
         """The groups of every axis, from coarse to fine."""
         return {"part": self.parts, "component": self.components, "block": self.blocks, "kind": self.kinds}
 
+    def among_changed(self, axis: Axis) -> dict[str, Places]:
+        """Where the keys with the verdict "changed" stand among the counted ones, by label."""
+        return self.counted.by(axis, self.places)
 
-def survey(scan: Scan) -> Survey:
-    """Group the counted keys of a scan, each sum formed once.
 
-    The keys are first put together by all of their labels that matter, and the groups of every axis are
-    made of those few records.
-    """
-    rows = counted(scan.keys)
-    verdicts = [verdict(row.sums) for row in rows]
-    cells: dict[tuple[str, str, str, str], list[tuple[KeyScan, Verdict]]] = {}
-    for row, name in zip(rows, verdicts, strict=True):
-        labels = row.labels
-        place = (labels.part, labels.group, labels.block, labels.kind)
-        cells.setdefault(place, []).append((row, name))
-    sums = {place: add_sums(row.sums for row, _ in members) for place, members in cells.items()}
-
-    def grouped(axis: int, order: Sequence[str] | None = None) -> tuple[Group, ...]:
-        paths = sorted({place[axis] for place in cells}) if order is None else order
-        names = short_names(paths)
-        places: dict[str, list[tuple[str, str, str, str]]] = {}
-        for place in cells:
-            places.setdefault(place[axis], []).append(place)
-        return tuple(
-            _group(
-                path,
-                names[path],
-                [member for place in places[path] for member in cells[place]],
-                [sums[place] for place in places[path]],
-            )
-            for path in paths
-            if path in places
-        )
-
-    changed = tuple(row for row, name in zip(rows, verdicts, strict=True) if name == "changed")
-    components, whole = grouped(1), relation(changed)
-    parts = by_label(changed, lambda row: row.labels.part)
-    strange = frozenset(part for part, rows in parts.items() if relation(rows).name == "unrelated")
+def survey(scan: Scan, columns: SumColumns | None = None) -> Survey:
+    """Group the counted keys of a scan, each sum formed once; `columns` are those of their sums, if known."""
+    seen = _counted(counted(scan.keys), columns)
+    groups = {axis: _groups(seen, axis) for axis in AXES}
+    blocks = {group.path: group for group in groups["block"]}
+    places = np.flatnonzero(seen.verdicts == VERDICTS.index("changed"))
+    whole = seen.kinships.relation(places)
+    strange = frozenset(
+        part
+        for part, own in seen.by("part", places).items()
+        if seen.kinships.relation(own).name == "unrelated"
+    )
     return Survey(
         scan=scan,
-        whole=_group("", "", list(zip(rows, verdicts, strict=True)), list(sums.values())),
-        parts=grouped(0),
-        components=components,
-        blocks=grouped(2, scan.blocks),
-        kinds=grouped(3),
-        changed=changed,
+        counted=seen,
+        whole=_whole(seen),
+        parts=groups["part"],
+        components=groups["component"],
+        blocks=tuple(blocks[path] for path in scan.blocks if path in blocks),
+        kinds=groups["kind"],
+        changed=tuple(seen.rows[place] for place in places.tolist()),
+        places=places,
         relation=whole,
         strange=strange,
-        related=_related(components, strange, whole),
+        related=_related(seen, groups["component"], strange, whole),
         selecting=selecting(scan),
     )
 
 
-def by_label(rows: Iterable[KeyScan], label: Callable[[KeyScan], str]) -> dict[str, list[KeyScan]]:
-    """These rows by one of their labels, in its order."""
-    members: dict[str, list[KeyScan]] = {}
-    for row in rows:
-        members.setdefault(label(row), []).append(row)
-    return dict(sorted(members.items()))
+def _counted(rows: Sequence[KeyScan], columns: SumColumns | None) -> Counted:
+    columns = SumColumns.of(row.sums for row in rows) if columns is None else columns
+    # Of a new scan's keys, those with the same labels share one object: few, whatever the number of keys.
+    known: dict[int, int] = {}
+    seats = np.fromiter((known.setdefault(id(row.labels), len(known)) for row in rows), np.intp, len(rows))
+    firsts = np.unique(seats, return_index=True)[1].tolist()
+    labels = [rows[first].labels for first in firsts]
+    paths: dict[Axis, tuple[str, ...]] = {}
+    codes: dict[Axis, Places] = {}
+    for axis in AXES:
+        own = list(map(attrgetter("group" if axis == "component" else axis), labels))
+        paths[axis] = tuple(sorted(set(own)))
+        index = {path: code for code, path in enumerate(paths[axis])}
+        codes[axis] = np.array([index[path] for path in own], np.intp)[seats]
+    kinships = Kinships(rows, columns)
+    return Counted(tuple(rows), columns, columns.verdict_codes(), kinships, paths, codes)
 
 
-def _related(components: Iterable[Group], strange: frozenset[str], whole: Relation) -> tuple[Group, ...]:
+def _groups(seen: Counted, axis: Axis) -> tuple[Group, ...]:
+    """The groups of one axis, by label."""
+    paths, codes = seen.paths[axis], seen.codes[axis]
+    kinds = len(VERDICTS)
+    counts = np.bincount(codes * kinds + seen.verdicts, minlength=len(paths) * kinds).reshape(-1, kinds)
+    names = short_names(paths)
+    members = seen.by(axis, np.arange(len(seen.rows)))
+    return tuple(
+        Group(
+            path,
+            names[path],
+            tuple([seen.rows[place] for place in places.tolist()]),
+            sums,
+            dict(zip(VERDICTS, own, strict=True)),
+            places,
+        )
+        for (path, places), sums, own in zip(
+            members.items(), group_sums(seen.columns, codes, len(paths)), counts.tolist(), strict=True
+        )
+    )
+
+
+def _whole(seen: Counted) -> Group:
+    everywhere = np.arange(len(seen.rows))
+    counts = np.bincount(seen.verdicts, minlength=len(VERDICTS)).tolist()
+    (sums,) = group_sums(seen.columns, np.zeros_like(everywhere), 1)
+    return Group("", "", seen.rows, sums, dict(zip(VERDICTS, counts, strict=True)), everywhere)
+
+
+def _related(
+    seen: Counted, components: Iterable[Group], strange: frozenset[str], whole: Relation
+) -> tuple[Group, ...]:
     """The components that moved, without those that were replaced or trained apart, or lie in such a part.
 
     Of the latter it says nothing by how much they moved, or how. Where the models as a whole were trained
     apart, what is too small to tell is left out as well.
     """
     left_out = {"unrelated", None} if whole.name == "unrelated" else {"unrelated"}
-    known = (g for g in components if g.moved and strange.isdisjoint(row.labels.part for row in g.keys))
-    return tuple(g for g in known if relation(g.keys).name not in left_out)
-
-
-def _group(path: str, name: str, members: Sequence[tuple[KeyScan, Verdict]], sums: Sequence[Sums]) -> Group:
-    found = Counter(name for _, name in members)
-    counts = {name: found[name] for name in VERDICTS}
-    return Group(path, name, tuple(row for row, _ in members), add_sums(sums), counts)
+    known = (g for g in components if g.moved and not seen.touches(g, strange))
+    return tuple(g for g in known if seen.kinships.relation(g.places).name not in left_out)

@@ -87,7 +87,9 @@ class Pair:
     @property
     def key_b(self) -> str:
         """B's raw name; of several, all of them with " + " between."""
-        return " + ".join(dict.fromkeys(run.b.key for run in self.parts))
+        if not self.runs:  # nearly all
+            return self.b.key
+        return " + ".join(dict.fromkeys(run.b.key for run in self.runs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from analyzer.categories import averages, generic
 from analyzer.categories.library import Candidate, RuleBook, shipped
 from analyzer.categories.names import BASE, MARKER, SCHEDULE, VAE, Position, judge, last_words, special
 from analyzer.categories.networks import DENOISER, MAIN, OTHER, Region, dissect, unwrap, variants
+from analyzer.categories.rules import words_of
 from analyzer.layouts import original
 from analyzer.records import Categorized, Labels, Network, TensorInfo
 
@@ -112,9 +113,14 @@ def _restorer(dotted: Sequence[str], book: RuleBook) -> Callable[[str], str | No
 def _seat(region: Region, axes: Mapping[str, int], names: Mapping[str, str], book: RuleBook) -> _Seat:
     """The architecture of one network; what its names tell where there is none."""
     tensors = {inside: axes[names[key]] for key, inside in region.names.items()}
-    for renamed in _spellings(tensors):
-        present = {new: tensors[old] for old, new in renamed.items()}
-        if chosen := _choose(present, region.role, book):
+    sample = _representatives(tensors)
+    for length in variants(tensors):
+        cut = [(name[length:], count) for name, count in sample]
+        if chosen := _choose(cut, region.role, book):
+            return _ruled(region, chosen, {name: name[length:] for name in tensors})
+    for renamed in _original_names(tensors):
+        renamed_sample = _representatives({new: tensors[old] for old, new in renamed.items()})
+        if chosen := _choose(renamed_sample, region.role, book):
             return _ruled(region, chosen, renamed)
     layout = generic.survey(tensors)
     part = _part_of(region.role, layout.part)
@@ -130,11 +136,10 @@ def _seat(region: Region, axes: Mapping[str, int], names: Mapping[str, str], boo
     )
 
 
-def _spellings(tensors: Mapping[str, int]) -> Iterable[dict[str, str]]:
-    """The names of a network as rules may know them: its own, without a wrapping word, in LDM's layout."""
-    bare = [{name: name[length:] for name in tensors} for length in variants(tensors)]
-    yield from bare
-    for own in bare:
+def _original_names(tensors: Mapping[str, int]) -> Iterable[dict[str, str]]:
+    """The names of a network in LDM's layout, by its own; also where a word stands before all of these."""
+    for length in variants(tensors):
+        own = {name: name[length:] for name in tensors}
         if renamed := original(own.values()):
             yield {name: renamed.get(inside, inside) for name, inside in own.items()}
 
@@ -158,10 +163,10 @@ def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Se
     )
 
 
-def _choose(tensors: Mapping[str, int], role: str, book: RuleBook) -> Candidate | None:
+def _choose(sample: Sequence[tuple[str, int]], role: str, book: RuleBook) -> Candidate | None:
     """The architecture that fits: of several the user's, then the one whose rules know most of the names."""
-    sample = _representatives(tensors)
-    fitting = [c for c in book.candidates if c.heading.fit(sample)]
+    words = words_of(sample)
+    fitting = [c for c in book.candidates if c.heading.fit(sample, words)]
     fitting = [c for c in fitting if c.source] or fitting
     if not fitting and book.demanded and not book.demanded.heading.required and role in (DENOISER, MAIN):
         return book.demanded

@@ -68,6 +68,7 @@ from analyzer.categories.rules import (
     Rule,
     Rules,
     build_index,
+    evidence_of,
     index_size,
     pattern_of,
 )
@@ -333,7 +334,7 @@ def _evidence(row: Table, budget: _Budget) -> Evidence:
     keys = [templates.parse(key) for key in row.texts("keys")]
     for key in keys:
         budget.spend(key)
-    return Evidence(templates.any_matcher(keys), row.number("axes"))
+    return evidence_of(keys, row.number("axes"))
 
 
 def _example(row: Table) -> Example:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from analyzer.categories.names import Position, clean, path
-from analyzer.categories.templates import Segment, dotless_matcher, fill, matcher
+from analyzer.categories.templates import Segment, any_matcher, dotless_matcher, fill, matcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,21 @@ class Pattern:
 class Evidence:
     """A sort of tensor whose presence tells architectures apart."""
 
-    keys: re.Pattern[str]
+    keys: tuple[tuple[Segment, ...], ...]
     axes: int | None  # None: any number of axes
+    compiled: Callable[
+        [], re.Pattern[str]
+    ]  # at first use, since most architectures have none of a model's words
 
-    def found(self, tensors: Iterable[tuple[str, int]]) -> bool:
-        """True if one of the names, given with their numbers of axes, is of this sort."""
-        return any(self.keys.fullmatch(name) for name, axes in tensors if self.axes in (None, axes))
+    def found(self, tensors: Iterable[tuple[str, int]], words: Collection[str]) -> bool:
+        """True if one of the names, given with their numbers of axes, is of this sort.
+
+        `words` are their segments.
+        """
+        if not any(_can_be_of(key, words) for key in self.keys):
+            return False
+        match = self.compiled().fullmatch
+        return any(match(name) for name, axes in tensors if self.axes in (None, axes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +102,16 @@ class Heading:
     required: tuple[Evidence, ...]
     refused: tuple[Evidence, ...]
 
-    def fit(self, tensors: Sequence[tuple[str, int]]) -> bool:
-        """True if a network with these names and numbers of axes is of this architecture."""
+    def fit(self, tensors: Sequence[tuple[str, int]], words: Collection[str] | None = None) -> bool:
+        """True if a network with these names and numbers of axes is of this architecture.
+
+        `words` are the segments of the names, if they are known already.
+        """
+        known = words_of(tensors) if words is None else words
         return (
             bool(self.required)
-            and all(evidence.found(tensors) for evidence in self.required)
-            and not any(evidence.found(tensors) for evidence in self.refused)
+            and all(evidence.found(tensors, known) for evidence in self.required)
+            and not any(evidence.found(tensors, known) for evidence in self.refused)
         )
 
     def in_order(self, found: Collection[str]) -> tuple[str, ...]:
@@ -151,6 +164,17 @@ class Rules:
         return by_first.get(key.partition(".")[0]) or by_first[""]
 
 
+def words_of(tensors: Iterable[tuple[str, int]]) -> frozenset[str]:
+    """All segments of these names."""
+    return frozenset(word for name, _ in tensors for word in name.split("."))
+
+
+def evidence_of(keys: Iterable[Sequence[Segment]], axes: int | None) -> Evidence:
+    """The sort of tensor that one of these key templates means."""
+    templates = tuple(map(tuple, keys))
+    return Evidence(templates, axes, cache(lambda: any_matcher(templates)))
+
+
 def pattern_of(rule: Rule, segments: Sequence[Segment]) -> Pattern:
     """A rule at one place: `segments` are the place's and the rule's."""
     segments, last = tuple(segments), segments[-1]
@@ -170,6 +194,11 @@ def index_size(patterns: Sequence[Pattern]) -> int:
     """How many entries an index has at most, beside one for every word that a pattern begins with."""
     words = {word for pattern in patterns for word in pattern.first or ()}
     return len(words) * sum(not pattern.first for pattern in patterns) * (_deepest(patterns) + 2)
+
+
+def _can_be_of(key: Sequence[Segment], words: Collection[str]) -> bool:
+    """Whether each segment that is one of some words is one of these."""
+    return all(s.values is None or any(value in words for value in s.values) for s in key)
 
 
 def _by_first(fitting: Sequence[Pattern]) -> dict[str, tuple[Pattern, ...]]:

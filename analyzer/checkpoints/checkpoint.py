@@ -6,7 +6,7 @@ Every container reduces to this: a list of `TensorInfo` over a few sources.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from analyzer.errors import CheckpointError
 from analyzer.records import TensorInfo
 
 SAMPLE_BYTES = 4096
+_READ_BYTES = 1 << 20
 
 _Header = bytes  # under another name, since `bytes` below is the size of the model
 
@@ -83,14 +84,31 @@ class Checkpoint:
         digest.update(self.bytes.to_bytes(8, "little"))
         digest.update(len(self.header).to_bytes(8, "little"))
         digest.update(self.header)
-        buffer = np.empty(3 * SAMPLE_BYTES, np.uint8)
+        buffer = np.empty(_READ_BYTES, np.uint8)
+        whole: list[TensorInfo] = []  # neighbours that are read in one go: of small tensors all is hashed
+        size = 0
         for info in self.infos.values():
             stored = info.encoded or info
+            small = stored.nbytes <= 3 * SAMPLE_BYTES and stored.view is None
+            if whole and not (small and size + stored.nbytes <= len(buffer) and _follows(stored, whole[-1])):
+                digest.update(self._read_together(whole, buffer[:size]))
+                whole, size = [], 0
+            if small:
+                whole.append(stored)
+                size += stored.nbytes
+                continue
             for start, count in _samples(stored.nbytes):
                 part = buffer[:count]
                 self.read_into(stored, start, part)
                 digest.update(part.data)
+        if whole:
+            digest.update(self._read_together(whole, buffer[:size]))
         return f"sha256:{digest.hexdigest()}"
+
+    def _read_together(self, infos: Sequence[TensorInfo], buffer: NDArray[np.uint8]) -> memoryview:
+        """The bytes of tensors that lie one after the other."""
+        self.sources[infos[0].source].read_into(infos[0].offset, buffer.data)
+        return buffer.data
 
     def close(self) -> None:
         """Close all files; a second call does nothing."""
@@ -120,6 +138,10 @@ def require_key(path: Path, key: str) -> None:
         raise CheckpointError(
             f"{path}: the name {shown(key)} is not valid Unicode; the file is damaged, get it again"
         ) from error
+
+
+def _follows(info: TensorInfo, other: TensorInfo) -> bool:
+    return info.source == other.source and info.offset == other.offset + other.nbytes
 
 
 def _samples(nbytes: int) -> Iterator[tuple[int, int]]:

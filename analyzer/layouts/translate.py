@@ -16,7 +16,7 @@ from analyzer.layouts.facets import Facet
 from analyzer.layouts.maps import Map, Rule
 from analyzer.layouts.templates import Node, fill, fits, matches
 
-_Groups = Mapping[str, list[list[str]]]  # names split at their dots, by their first segment
+_Groups = Mapping[str, list[str]]  # names by their first segment
 
 
 def canonical(names: Collection[str]) -> dict[str, tuple[Facet, ...]]:
@@ -92,10 +92,9 @@ def _filled(facet: Facet, names: tuple[str, ...], values: tuple[str, ...]) -> Fa
 
 def _map_of(names: Collection[str]) -> Map | None:
     """The first map that holds for a network of these names."""
-    groups: dict[str, list[list[str]]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
-        segments = name.split(".")
-        groups.setdefault(segments[0], []).append(segments)
+        groups.setdefault(name.partition(".")[0], []).append(name)
     return next((candidate for candidate in _maps() if _holds(candidate, groups)), None)
 
 
@@ -108,7 +107,7 @@ def _holds(candidate: Map, groups: _Groups) -> bool:
 def _finds(evidence: Node[bool], groups: _Groups) -> bool:
     """Whether one of the names is meant; few begin as evidence does, and only those are looked at."""
     firsts = groups if evidence.number or evidence.rest else evidence.words.keys() & groups.keys()
-    return any(fits(evidence, segments) for first in firsts for segments in groups[first])
+    return any(fits(evidence, name.split(".")) for first in firsts for name in groups[first])
 
 
 @cache

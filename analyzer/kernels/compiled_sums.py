@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits, widen
-from analyzer.kernels.compiled_histograms import TABLE, add_marginals, add_to_table
+from analyzer.kernels.compiled import BLOCK, bits_of_f64, compile_loop, f64_of_bits
+from analyzer.kernels.compiled_histograms import CHANGED_PLACES, TABLE, WORK, add_to_table, write_histograms
+from analyzer.kernels.compiled_views import bytes_at, f64_at, i64_at
+from analyzer.kernels.compiled_widening import widen_at
 from analyzer.kernels.formats import EXPONENT, ROUND_TO_ULP
-from analyzer.measures import BINS
 
 # The places of the sums in the array that `measure` fills.
 (
@@ -59,73 +60,170 @@ from analyzer.measures import BINS
 _REASSOCIATE = {"reassoc", "nsz", "contract"}
 
 
-@compile_loop()
-def measure(
+# The places of a thread's scratch memory: in lines of the cache, so that no vector lies across two.
+_TABLE = WORK
+CLEAN = _TABLE + CHANGED_PLACES  # so many of them are zero between two tensors
+_A = _TABLE + TABLE
+_B = _A + BLOCK
+_C = _B + BLOCK
+_SQUARES = _C + BLOCK
+_SLOTS = _SQUARES + BLOCK
+_UNUSABLE = _SLOTS + BLOCK
+SCRATCH = _UNUSABLE + BLOCK // 8
+
+# The places of what `measure_batch` is told of a span.
+(
+    AT_A,
+    AT_B,
+    AT_C,
+    COUNT,
+    CODE_A,
+    CODE_B,
+    CODE_C,
+    FIRST,
+    ROW_WIDTH,
+    ROW,
+    BINS_AT,
+    RESERVED,
+    SPAN_WIDTH,
+) = range(13)
+
+
+def new_scratch() -> NDArray[np.float64]:
+    """Memory for the loop, which belongs to one thread."""
+    memory = np.zeros(SCRATCH + 8)
+    start = -(memory.ctypes.data // 8) % 8
+    return memory[start : start + SCRATCH]
+
+
+@compile_loop(_nrt=False, error_model="numpy")
+def measure_batch(
     raw_a: NDArray[np.uint8],
-    code_a: int,
-    table_a: NDArray[np.float64],
     raw_b: NDArray[np.uint8],
-    code_b: int,
-    table_b: NDArray[np.float64],
     raw_c: NDArray[np.uint8],
-    code_c: int,
-    table_c: NDArray[np.float64],
-    count: int,
+    spans: NDArray[np.int64],
+    tables: NDArray[np.float64],
     spacing: NDArray[np.float64],
-    first: int,
-    width: int,
     out: NDArray[np.float64],
     tasks: NDArray[np.float64],
+    edges: NDArray[np.int64],
     bins: NDArray[np.float64],
-    steps: NDArray[np.float64],
-    e4m3_steps: NDArray[np.float64],
     rows: NDArray[np.float64],
-) -> None:
-    """Add the sums of `count` elements of two byte strings to `out` (WIDTH places, see above).
+    scratch: NDArray[np.float64],
+) -> int:
+    """Measure n spans of elements of two byte strings, each for itself; returns how many bins are written.
 
-    `table_*` hold the 256 values of an 8-bit format and are ignored for the wider ones. `raw_c` is the
-    base's, or empty; `tasks` (TASK_WIDTH places) is filled only with a base. `spacing` is
-    `formats.spacing`. `bins`, `steps` and `e4m3_steps` have (count, Σd²) for every bin of the histograms.
-    `rows` has (Σa², Σb², Σd²) for every row of `width` elements, of which the first one here is element
-    `first` of its row; it may be empty.
+    All arrays are C-contiguous, and what is added to is zero at first.
+
+    `raw_a`, `raw_b` and the base's `raw_c`, which may be empty, hold the elements of all spans.
+    `spans` (n, SPAN_WIDTH) says for each: AT_A, AT_B, AT_C, the offsets of its bytes, AT_C = −1 without a
+    base; COUNT, its elements; CODE_A … CODE_C, `formats.FLOATS`' codes; ROW_WIDTH, the elements of a row, or
+    0: rows are not told apart; FIRST, which element of its row its first element is; ROW, the place of that
+    row in `rows`.
+    `tables` (codes, 256) has the values of the 8-bit formats; the rows of wider ones are ignored.
+    `spacing` (n, 8) is `formats.spacing` of each span.
+    `out` (n, WIDTH) gets the sums, and `tasks` (n, TASK_WIDTH) those with a base, see above.
+    `edges` (n, 3, 2) gets the index of the first bin and the number of bins of each of `measures.HISTOGRAMS`,
+    without the empty ones at both ends, and `bins` (640 n at most, 2) gets (count, Σd²) of each, span by
+    span and histogram by histogram.
+    `rows` (r, 3) gets (Σa², Σb², Σd²) of every row.
+    `scratch` is of `new_scratch`, and left as it was found.
     """
-    a = np.empty(BLOCK, np.float64)
-    b = np.empty(BLOCK, np.float64)
-    c = np.empty(BLOCK, np.float64)
-    unusable = np.empty(BLOCK, np.bool_)
-    squares = np.empty(BLOCK, np.float64)
-    slots = np.empty(BLOCK, np.int64)
-    table = np.empty(TABLE, np.float64)
-    low, high = BINS, -1  # the rows of the table that are in use
-    has_base = len(raw_c) > 0
-    for start in range(0, count, BLOCK):
-        n = min(BLOCK, count - start)
-        bad_a = widen(raw_a, code_a, table_a, start, n, a)
-        bad_b = widen(raw_b, code_b, table_b, start, n, b)
-        bad_c = widen(raw_c, code_c, table_c, start, n, c) if has_base else 0
+    written = 0
+    for k in range(len(spans)):
+        span = i64_at(spans, 8 * SPAN_WIDTH * k, SPAN_WIDTH)
+        scales = f64_at(spacing, 64 * k, 8)
+        sums = f64_at(out, 8 * WIDTH * k, WIDTH)
+        task_sums = f64_at(tasks, 8 * TASK_WIDTH * k, TASK_WIDTH)
+        _measure_span(raw_a, raw_b, raw_c, span, tables, scales, sums, task_sums, rows, scratch)
+        written = write_histograms(
+            f64_at(scratch, 8 * _TABLE, TABLE),
+            f64_at(scratch, 0, WORK),
+            sums[CHANGED],
+            sums[MAX_ABS_D],
+            scales,
+            i64_at(edges, 48 * k, 6),
+            f64_at(bins, 0, bins.size),
+            written,
+        )
+    return written
+
+
+def measure(
+    raw_a: Any, code_a: Any, table_a: Any, raw_b: Any, code_b: Any, table_b: Any, raw_c: Any, code_c: Any,
+    table_c: Any, count: Any, spacing: Any, first: Any, width: Any, out: Any, tasks: Any, bins: Any,
+    steps: Any, e4m3_steps: Any, rows: Any,
+) -> None:  # fmt: skip
+    """One span, as long as its caller wants every bin of the histograms."""
+    tables = np.zeros((6, 256))
+    for code, table in ((code_a, table_a), (code_b, table_b), (code_c, table_c)):
+        if len(table):
+            tables[code] = table
+    span = [
+        0,
+        0,
+        0 if len(raw_c) else -1,
+        count,
+        code_a,
+        code_b,
+        code_c,
+        first,
+        width * (len(rows) > 0),
+        0,
+        0,
+        0,
+    ]
+    edges, held = np.zeros((1, 3, 2), np.int64), np.empty((640, 2))
+    measure_batch(
+        raw_a, raw_b, raw_c, np.array([span], np.int64), tables, spacing.reshape(1, 8), out.reshape(1, -1),
+        tasks.reshape(1, -1), edges, held, rows, new_scratch(),
+    )  # fmt: skip
+    at = 0
+    for target, (low, number) in zip((bins, steps, e4m3_steps), edges[0].tolist(), strict=True):
+        target[low : low + number] += held[at : at + number]
+        at += number
+
+
+@compile_loop(_nrt=False, error_model="numpy")
+def _measure_span(
+    raw_a: Any, raw_b: Any, raw_c: Any, span: Any, tables: Any, spacing: Any, out: Any, tasks: Any,
+    rows: Any, scratch: Any,
+) -> Any:  # fmt: skip
+    """Add the sums of one span to `out`, `tasks`, `rows` and the histograms' table."""
+    a, b, c = f64_at(scratch, 8 * _A, BLOCK), f64_at(scratch, 8 * _B, BLOCK), f64_at(scratch, 8 * _C, BLOCK)
+    unusable = bytes_at(scratch, 8 * _UNUSABLE, BLOCK)
+    has_base = span[AT_C] >= 0
+    for start in range(0, span[COUNT], BLOCK):
+        n = min(np.int64(BLOCK), span[COUNT] - start)
+        bad_a = widen_at(raw_a, span[AT_A], span[CODE_A], tables, start, n, a)
+        bad_b = widen_at(raw_b, span[AT_B], span[CODE_B], tables, start, n, b)
+        bad_c = np.int64(0)
+        if has_base:
+            bad_c = widen_at(raw_c, span[AT_C], span[CODE_C], tables, start, n, c)
         usable = n
         if bad_a + bad_b + bad_c > 0:
             out[NONFINITE_A] += bad_a
             out[NONFINITE_B] += bad_b
             usable = _clear_unusable(a, b, c, n, has_base, unusable, spacing, out)
-        if len(rows):
-            _add_rows(a, b, n, first + start, width, rows)
+        if span[ROW_WIDTH] > 0:
+            _add_rows(a, b, n, span[FIRST] + start, span[ROW_WIDTH], rows, span[ROW])
         if usable < n:
             _keep_usable(a, b, c, n, has_base, unusable)
             n = usable
         if n:
             changed = _accumulate(a, b, n, spacing[0], spacing[1], out)
             if changed > 0:
-                low, high = add_to_table(a, b, n, spacing, squares, slots, table, low, high)
+                squares = f64_at(scratch, 8 * _SQUARES, BLOCK)
+                slots = i64_at(scratch, 8 * _SLOTS, BLOCK)
+                add_to_table(a, b, n, spacing, squares, slots, f64_at(scratch, 8 * _TABLE, TABLE))
                 if spacing[2] > 0 or spacing[4] > 0:
                     out[CAST_ONLY] += _count_casts(a, b, n, spacing)
             if has_base:
                 _add_tasks(a, b, c, n, tasks)
             out[N] += n
-    add_marginals(table, low, high, spacing, bins, steps, e4m3_steps)
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _clear_unusable(
     a: Any, b: Any, c: Any, n: Any, has_base: Any, unusable: Any, spacing: Any, out: Any
 ) -> Any:
@@ -149,7 +247,7 @@ def _clear_unusable(
     return left
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _keep_usable(a: Any, b: Any, c: Any, n: Any, has_base: Any, unusable: Any) -> Any:
     """Move the positions that are not marked to the front."""
     kept = 0
@@ -162,25 +260,25 @@ def _keep_usable(a: Any, b: Any, c: Any, n: Any, has_base: Any, unusable: Any) -
             kept += 1
 
 
-@compile_loop()
-def _add_rows(a: Any, b: Any, n: Any, place: Any, width: Any, rows: Any) -> Any:
-    """Add the block to the sums of its rows; its first element is element `place` of all rows."""
-    row = place // width
+@compile_loop(_nrt=False, error_model="numpy")
+def _add_rows(a: Any, b: Any, n: Any, place: Any, width: Any, rows: Any, row: Any) -> Any:
+    """Add the block to the sums of its rows; its first element is number `place` from row `row` on."""
+    row += place // width
     done = 0
     left = width - place % width
     while done < n:
         end = min(done + left, n)
-        _add_row(a[done:end], b[done:end], rows, row)
+        _add_row(a, b, done, end, rows, row)
         done = end
         left = width
         row += 1
 
 
-@compile_loop(fastmath=_REASSOCIATE)
-def _add_row(a: Any, b: Any, rows: Any, row: Any) -> Any:
+@compile_loop(_nrt=False, error_model="numpy", fastmath=_REASSOCIATE)
+def _add_row(a: Any, b: Any, start: Any, end: Any, rows: Any, row: Any) -> Any:
     """Add a piece of one row to its (Σa², Σb², Σd²)."""
     aa = bb = dd = 0.0
-    for i in range(len(a)):
+    for i in range(start, end):
         x = a[i]
         y = b[i]
         d = y - x
@@ -192,7 +290,7 @@ def _add_row(a: Any, b: Any, rows: Any, row: Any) -> Any:
     rows[row, 2] += dd
 
 
-@compile_loop(fastmath=_REASSOCIATE)
+@compile_loop(_nrt=False, error_model="numpy", fastmath=_REASSOCIATE)
 def _accumulate(a: Any, b: Any, n: Any, scale: Any, floor: Any, out: Any) -> Any:
     """Join the sums of one block of n > 0 finite fp64 values to `out`; return how many differ.
 
@@ -241,7 +339,7 @@ def _accumulate(a: Any, b: Any, n: Any, scale: Any, floor: Any, out: Any) -> Any
     return changed
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _join_spread(out: Any, m2: Any, total: Any, squares: Any, shifted: Any, shift: Any, n: Any) -> Any:
     """Join Σ(x − mean)² and Σx of a block to those so far, from its sums about `shift`.
 
@@ -257,7 +355,7 @@ def _join_spread(out: Any, m2: Any, total: Any, squares: Any, shifted: Any, shif
     out[total] += shift * n + shifted
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _count_casts(a: Any, b: Any, n: Any, spacing: Any) -> Any:
     """How many positions differ, and are equal once one side is rounded to the other side's format."""
     equal = 0
@@ -267,7 +365,7 @@ def _count_casts(a: Any, b: Any, n: Any, spacing: Any) -> Any:
     return equal
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _is_cast(x: Any, y: Any, spacing: Any) -> Any:
     """Whether x rounded to b's format is y, or y rounded to a's is x."""
     if spacing[2] > 0.0 and _rounds_to(x, y, spacing[2], spacing[3]):
@@ -275,13 +373,13 @@ def _is_cast(x: Any, y: Any, spacing: Any) -> Any:
     return spacing[4] > 0.0 and _rounds_to(y, x, spacing[4], spacing[5])
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _rounds_to(x: Any, y: Any, scale: Any, floor: Any) -> Any:
     # torch casts fp64 by way of fp32, and so rounds twice
     return _rounded(x, scale, floor) == y or _rounded(np.float64(np.float32(x)), scale, floor) == y
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _rounded(x: Any, scale: Any, floor: Any) -> Any:
     """The nearest multiple of x's spacing in a format, ties to even; its range has no end here."""
     power = f64_of_bits(bits_of_f64(x) & EXPONENT)
@@ -289,7 +387,7 @@ def _rounded(x: Any, scale: Any, floor: Any) -> Any:
     return (x + shift) - shift
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def _add_tasks(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     """Add the block's sums over p = a − c and q = b − c."""
     # Two loops: one would need more vector registers than there are.
@@ -297,7 +395,7 @@ def _add_tasks(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     _add_task_sums(a, b, c, n, out)
 
 
-@compile_loop(fastmath=_REASSOCIATE)
+@compile_loop(_nrt=False, error_model="numpy", fastmath=_REASSOCIATE)
 def _add_task_counts(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     moved_a = moved_b = moved_both = conflicts = abs_conflict = 0.0
     for i in range(n):
@@ -318,7 +416,7 @@ def _add_task_counts(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     out[ABS_CONFLICT] += abs_conflict
 
 
-@compile_loop(fastmath=_REASSOCIATE)
+@compile_loop(_nrt=False, error_model="numpy", fastmath=_REASSOCIATE)
 def _add_task_sums(a: Any, b: Any, c: Any, n: Any, out: Any) -> Any:
     aa = bb = dd = abs_a = abs_b = abs_sum = dot_a = 0.0
     for i in range(n):

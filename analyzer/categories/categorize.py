@@ -166,7 +166,7 @@ def _ruled(region: Region, chosen: Candidate, renamed: Mapping[str, str]) -> _Se
 def _choose(sample: Sequence[tuple[str, int]], role: str, book: RuleBook) -> Candidate | None:
     """The architecture that fits: of several the user's, then the one whose rules know most of the names."""
     words = words_of(sample)
-    fitting = [c for c in book.candidates if c.heading.fit(sample, words)]
+    fitting = [c for c in book.candidates if c.fit(sample, words)]
     fitting = [c for c in fitting if c.source] or fitting
     if not fitting and book.demanded and not book.demanded.heading.required and role in (DENOISER, MAIN):
         return book.demanded

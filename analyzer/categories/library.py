@@ -1,11 +1,12 @@
 """Which architectures there are: those that ship with the package, and those that a user adds.
 
-Reads the heading of every rule file, and the whole of those alone that a model turns out to need.
+Of every rule file that ships no more is looked at than words: its heading is read where a model has them,
+and the whole of it where the model turns out to be of that architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,9 +22,22 @@ from analyzer.errors import AnalyzerError
 class Candidate:
     """An architecture that a model may be of."""
 
-    heading: Heading
+    read_heading: Callable[[], Heading]
     rules: Callable[[], Rules]
     source: str  # the file, for messages; "" of those that ship
+    hints: tuple[frozenset[str], ...] = (frozenset(),)  # a network of it has all segments of one of these
+
+    @property
+    def heading(self) -> Heading:
+        """What tells whether a network is of this architecture."""
+        return self.read_heading()
+
+    def fit(self, tensors: Sequence[tuple[str, int]], words: Set[str]) -> bool:
+        """True if a network with these names and numbers of axes is of this architecture.
+
+        `words` are the segments of the names. By them alone most architectures are out of the question.
+        """
+        return any(hint <= words for hint in self.hints) and self.heading.fit(tensors, words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +108,18 @@ def require_used(book: RuleBook, used: Sequence[str], *, model: str) -> None:
 
 def _candidate(file: Path) -> Candidate:
     rules = rulefiles.load(file, library=_text)
-    return Candidate(rules.heading, lambda: rules, str(file))
+    return Candidate(lambda: rules.heading, lambda: rules, str(file))
 
 
 def _shipped(name: str) -> Candidate:
-    heading = rulefiles.parse_heading(_text(name), source=f"{name}.toml")
-    return Candidate(heading, lambda: _rules(name), "")
+    return Candidate(
+        lambda: _heading(name), lambda: _rules(name), "", rulefiles.hints_of_heading(_text(name))
+    )
+
+
+@cache
+def _heading(name: str) -> Heading:
+    return rulefiles.parse_heading(_text(name), source=f"{name}.toml")
 
 
 @cache

@@ -128,6 +128,17 @@ def parse_heading(text: str, *, source: str) -> Heading:
     return _heading(heads[0], required, refused)
 
 
+def hints_of_heading(text: str) -> tuple[frozenset[str], ...]:
+    """What a network must have to be of the architecture, told without reading the TOML.
+
+    Of each key of the first `require` the segments that are spelled out: some tensor's name has all of
+    one of these. The empty set where that cannot be told so.
+    """
+    found = _FIRST_REQUIRE.search(_REST.split(text, maxsplit=1)[0])
+    keys = _QUOTED.findall(found[1]) if found else [""]
+    return tuple(frozenset(word for word in key.split(".") if _PLAIN.fullmatch(word)) for key in keys)
+
+
 def _document(text: str, source: str) -> Table:
     try:
         return Table("the file", "", parse_toml(text))
@@ -347,6 +358,9 @@ _PART = re.compile(r"[a-z][a-z0-9_]*")
 _BLOCKS = re.compile(r"(?P<stem>[A-Z]+)(?:\.\.|(?P<first>[0-9]{1,4})(?:\.\.(?P=stem)(?P<last>[0-9]{1,4}))?)")
 _OPEN_BLOCK = re.compile(r"([A-Z]+)\{([a-z][a-z_]*)(?::0[1-9])?\}")
 _REST = re.compile(r"^\[(?:places|\[(?:rule|example))", re.MULTILINE)
+_FIRST_REQUIRE = re.compile(r"^\[\[require\]\]\nkeys = \[([^]]*)\]$", re.MULTILINE)
+_QUOTED = re.compile(r'"([^"]*)"')
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 MAX_BYTES = 1 << 18  # the largest file that ships has a thirtieth of it
 MAX_BLOCKS = 10_000
 MAX_SPELLED = 50_000  # words and numbers in all places, or all rules at theirs; 500 in what ships

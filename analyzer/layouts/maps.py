@@ -36,12 +36,15 @@ transformers, wherever another layout calls them otherwise. What stands in it:
     ...                                  # spellings, and canonical tensors whose rows another layout
                                          # orders otherwise ("norm_out.linear.weight#scale")
 
+The rules stand behind everything else, since of most files no more is read.
+
 Refused, all problems of a file at once: unknown fields, placeholders that nothing explains or that only one
 side of a rule has, names that cannot be told apart, and fused tensors whose parts have no word.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
@@ -73,47 +76,73 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """What tells whether a map holds: read of all of them, so it is kept short."""
+
+    required: tuple[Node[bool], ...]
+    refused: tuple[Node[bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Map:
     """The names of one kind of network in its layouts."""
 
     name: str
     title: str
     labels: bool
-    required: tuple[Node[bool], ...]
-    refused: tuple[Node[bool], ...]
+    heading: Heading
     forward: Node[Rule]  # from any layout to the canonical one
     backward: Node[Rule]  # from the canonical layout to the original one, for tensors that are whole in both
 
 
 def load(file: Path | Traversable) -> Map:
     """The map of a TOML file."""
+    return parse(read(file), source=str(file))
+
+
+def read(file: Path | Traversable) -> str:
+    """The text of a map's file."""
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise AnalyzerError(f"{file}: cannot read the map ({error}); give a TOML file") from error
-    return parse(text, source=str(file))
 
 
 def parse(text: str, *, source: str) -> Map:
     """The map of a TOML text; `source` names it in messages."""
-    try:
-        document = Table("the file", "", parse_toml(text))
-    except FieldError as error:
-        raise AnalyzerError(f"{source}: the map is not valid TOML: {error}") from error
-    problems: list[str] = []
+    document, problems = _document(text, source), list[str]()
     heads = collect([document], _head, problems)
     draft = _Draft(heads[0].placeholders if heads else {})
-    required = collect(document.rows("require"), draft.evidence, problems)
-    refused = collect(document.rows("refuse"), draft.evidence, problems)
+    heading = _heading(document, draft, problems)
     if heads:  # without placeholders every rule would seem to be wrong
         collect(document.rows("rule"), draft.add_rule, problems)
         collect(document.rows("alias"), draft.add_alias, problems)
     if problems:
         raise AnalyzerError(f"{source}: {listed(problems)}")
     head = heads[0]
-    return Map(
-        head.name, head.title, head.labels, tuple(required), tuple(refused), draft.forward, draft.backward
-    )
+    return Map(head.name, head.title, head.labels, heading, draft.forward, draft.backward)
+
+
+def parse_heading(text: str, *, source: str) -> Heading:
+    """What stands before the rules of a map; the rest is not even looked at."""
+    document, problems = _document(_RULES.split(text, maxsplit=1)[0], source), list[str]()
+    heads = collect([document], lambda table: _head(table, partial=True), problems)
+    heading = _heading(document, _Draft(heads[0].placeholders if heads else {}), problems)
+    if problems:
+        raise AnalyzerError(f"{source}: {listed(problems)}")
+    return heading
+
+
+def _document(text: str, source: str) -> Table:
+    try:
+        return Table("the file", "", parse_toml(text))
+    except FieldError as error:
+        raise AnalyzerError(f"{source}: the map is not valid TOML: {error}") from error
+
+
+def _heading(document: Table, draft: _Draft, problems: list[str]) -> Heading:
+    required = collect(document.rows("require"), draft.evidence, problems)
+    return Heading(tuple(required), tuple(collect(document.rows("refuse"), draft.evidence, problems)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +153,9 @@ class _Head:
     placeholders: Placeholders
 
 
-def _head(table: Table) -> _Head:
+def _head(table: Table, *, partial: bool = False) -> _Head:
     table.only("name", "title", "labels", "placeholders", "require", "refuse", "rule", "alias")
-    for field_name in ("require", "rule"):
+    for field_name in ("require",) if partial else ("require", "rule"):
         if not table.rows(field_name):
             raise TemplateError(f"has no [[{field_name}]]")
     specs = Table("placeholders", "", table.entries("placeholders"))
@@ -236,3 +265,6 @@ def _named(facet: Facet, name: str) -> Facet:
 
 def _join(module: str, name: str) -> str:
     return f"{module}.{name}" if module else name
+
+
+_RULES = re.compile(r"^\[\[(?:rule|alias)\]\]", re.MULTILINE)

@@ -7,13 +7,14 @@ of layouts are translated as far as a map reaches, and the rest keeps its names.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from analyzer.layouts import maps
 from analyzer.layouts.facets import Facet
-from analyzer.layouts.maps import Map, Rule
+from analyzer.layouts.maps import Heading, Map, Rule
 from analyzer.layouts.templates import Node, fill, fits, matches
 
 _Groups = Mapping[str, list[str]]  # names by their first segment
@@ -95,10 +96,10 @@ def _map_of(names: Collection[str]) -> Map | None:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.partition(".")[0], []).append(name)
-    return next((candidate for candidate in _maps() if _holds(candidate, groups)), None)
+    return next((load() for heading, load in _maps() if _holds(heading, groups)), None)
 
 
-def _holds(candidate: Map, groups: _Groups) -> bool:
+def _holds(candidate: Heading, groups: _Groups) -> bool:
     return all(_finds(evidence, groups) for evidence in candidate.required) and not any(
         _finds(evidence, groups) for evidence in candidate.refused
     )
@@ -111,7 +112,12 @@ def _finds(evidence: Node[bool], groups: _Groups) -> bool:
 
 
 @cache
-def _maps() -> tuple[Map, ...]:
-    """The maps that ship with the package, by file name."""
+def _maps() -> tuple[tuple[Heading, Callable[[], Map]], ...]:
+    """The maps that ship with the package, by file name; what is behind their headings at first use."""
     found = [file for file in files("analyzer.layouts").iterdir() if file.name.endswith(".toml")]
-    return tuple(maps.load(file) for file in sorted(found, key=lambda file: file.name))
+    return tuple(map(_candidate, sorted(found, key=lambda file: file.name)))
+
+
+def _candidate(file: Traversable) -> tuple[Heading, Callable[[], Map]]:
+    text = maps.read(file)
+    return maps.parse_heading(text, source=str(file)), cache(lambda: maps.parse(text, source=str(file)))

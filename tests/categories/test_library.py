@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.categories import categorize, require_used, rule_book, rulefiles, shipped
-from analyzer.categories.library import RuleBook
+from analyzer.categories.library import Candidate, RuleBook
 from analyzer.errors import AnalyzerError
 from analyzer.records import TensorInfo
 
@@ -49,6 +49,22 @@ def own_file(folder: Path, text: str = OWN, name: str = "own.toml") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("candidate", shipped().candidates, ids=lambda candidate: candidate.heading.name)
+def test_hints_are_the_words_of_the_first_requirement(candidate: Candidate) -> None:
+    """Told from the text, without reading it as TOML; none may say more than the file does."""
+    keys = candidate.heading.required[0].keys
+    words = [{s.values[0] for s in key if s.values is not None and s.name is None} for key in keys]
+    assert words == list(candidate.hints)
+
+
+@pytest.mark.parametrize(
+    "text", [OWN.replace("[[require]]", "[[require]] # a comment"), "name = 'x'", "", "]"]
+)
+def test_without_a_hint_every_network_may_fit(text: str) -> None:
+    """A text that is written otherwise is read as TOML."""
+    assert (frozenset(),) == rulefiles.hints_of_heading(text)
 
 
 def refusal(folder: Path | None = None, *, demanded: Path | None = None) -> str:

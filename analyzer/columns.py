@@ -6,14 +6,18 @@ What is asked of 100,000 records one by one takes a second; of their columns it 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
-from typing import Any, TypeAlias
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.arithmetic import Formula
+from analyzer.column_arithmetic import COLUMNS, Floats, HistogramColumns, Places, evaluate
 from analyzer.measures import (
     COUNTS,
     HISTOGRAMS,
@@ -25,10 +29,9 @@ from analyzer.measures import (
     TaskSums,
     add,
 )  # fmt: skip
-from analyzer.verdicts import ROUNDING_RATIO, VERDICTS, Verdict
+from analyzer.verdicts import VERDICTS, Verdict, verdict_code
 
-Floats: TypeAlias = NDArray[np.float64]
-Places: TypeAlias = NDArray[np.intp]
+__all__ = ["TASK", "ColumnRecord", "Floats", "Places", "SumColumns", "join_histograms"]
 
 TASK = "task."  # before the name of a field of `TaskSums`
 _BLOCK = 1 << 13  # records whose histograms are joined at a time, for constant memory
@@ -82,17 +85,19 @@ class SumColumns:
         values |= {name: join_histograms([getattr(row, name) for row in rows]) for name in HISTOGRAMS}
         return Sums(**values, task=self._task(chosen))
 
+    def values(self, formula: Formula) -> Floats:
+        """A formula of every record, shape (records,); NaN where it is undefined."""
+        return evaluate(formula, self.record)
+
+    @cached_property
+    def record(self) -> ColumnRecord:
+        """The columns in the place of a record's numbers, as formulas read them."""
+        return ColumnRecord(self._columns, lambda: HistogramColumns.of([r.histogram for r in self.records]))
+
     def verdict_codes(self) -> NDArray[np.uint8]:
         """The verdict on every record, see `verdict`: its index in `VERDICTS`."""
-        changed, energy = self.column("changed"), self.column("sum_dd")
-        floor = np.sqrt(self.column("sum_ulp_sq") / 12)
         with np.errstate(all="ignore"):
-            ratio = np.where((floor > 0) & np.isfinite(floor), np.sqrt(energy) / floor, np.nan)
-        codes = np.where((self.column("numeric") > 0) & (ratio <= ROUNDING_RATIO), 2, 3)
-        codes[self.column("cast_only") == changed] = 1
-        codes[changed == 0] = 0
-        codes[self.column("nonfinite_differs") > 0] = 3
-        return codes.astype(np.uint8)
+            return np.asarray(verdict_code(self.record, COLUMNS), np.uint8)
 
     def verdicts(self) -> list[Verdict]:
         """The verdict on every record, see `analyzer.verdicts.verdict`."""
@@ -126,22 +131,21 @@ class SumColumns:
         return TaskSums(**{name: _sum(values, exact=name in TASK_COUNTS) for name, values in columns.items()})
 
 
-class HistogramColumns:
-    """The bins of many histograms one after the other."""
+class ColumnRecord(SimpleNamespace):
+    """What formulas read of many records: a column in the place of each number, their tasks, histograms."""
 
-    def __init__(self, histograms: Sequence[Histogram]) -> None:
-        self.lengths = np.array([len(held.counts) for held in histograms], np.intp)  # bins of each
-        self.first = np.array([held.first for held in histograms], np.intp)
-        self.counts = np.frombuffer(b"".join(held.counts for held in histograms), np.int64)
-        self.energies = np.frombuffer(b"".join(held.energies for held in histograms), np.float64)
-        self.ends = np.cumsum(self.lengths)  # of each one's bins among all of them
+    def __init__(self, columns: Mapping[str, Floats], histograms: Callable[[], HistogramColumns]) -> None:
+        """`columns` by name, those of the tasks as "task.aa"; `histograms` makes what few formulas need."""
+        super().__init__(**{name: column for name, column in columns.items() if not name.startswith(TASK)})
+        self.task = SimpleNamespace(
+            **{name.removeprefix(TASK): column for name, column in columns.items() if name.startswith(TASK)}
+        )
+        self._histograms = histograms
 
-    @property
-    def bins(self) -> Places:
-        """Which bin each of `counts` and `energies` is."""
-        starts = self.ends - self.lengths
-        bins: Places = np.arange(len(self.counts)) + np.repeat(self.first - starts, self.lengths)
-        return bins
+    @cached_property
+    def histogram(self) -> HistogramColumns:
+        """Of |d|."""
+        return self._histograms()
 
 
 def join_histograms(histograms: Sequence[Histogram]) -> Histogram:
@@ -153,7 +157,7 @@ def join_histograms(histograms: Sequence[Histogram]) -> Histogram:
     length = max(histogram.first + len(histogram.counts) for histogram in held) - first
     counts, energies = np.zeros(length, np.int64), []
     for block in _blocks(held):
-        columns = HistogramColumns(block)
+        columns = HistogramColumns.of(block)
         bins = (columns.bins - first).astype(np.int16)
         order = np.argsort(bins, kind="stable")  # short integers are sorted by radix
         bins = bins[order]

@@ -2,63 +2,55 @@
 
 from __future__ import annotations
 
-from math import exp, expm1, fsum, inf, isfinite, log1p
+from typing import Any
 
-from analyzer.measures import Histogram, bin_edges
+from analyzer.arithmetic import FLOATS, AbstractArithmetic, Value
 
 STEEPEST = 500.0  # beyond it, all of a bin lies at one edge
 FLATTEST = 1e-4  # below it, the density is even; the closed forms would lose their digits
-HALVINGS = 60
+STEPS = 5  # of Newton's method; from 5 % off, each squares the error
 
 
-def top_energy(histogram: Histogram, count: float, *, largest: float) -> float | None:
-    """Σd² over the `count` elements that changed most; None where fp64 overflowed.
+def top_energy(histogram: Any, count: Value, *, largest: Value, m: AbstractArithmetic = FLOATS) -> Value:
+    """Σd² over the `count` elements that changed most; NaN where fp64 overflowed.
 
     Exact but for the bin in which the count ends. There the squares are taken to have the density of
     largest entropy of all that lie between the bin's edges and have its measured mean: e^(k·d²), cut
     off at the edges and at the `largest` |d| (Jaynes, Information Theory and Statistical Mechanics, 1957).
     Of Gaussian, uniform, Laplace and Student changes that is within 1 % of what sorting finds.
     """
-    energies = []
-    left = count
-    for place in range(len(histogram.counts) - 1, -1, -1):
-        held, energy = histogram.counts[place], histogram.energies[place]
-        if not isfinite(energy):
-            return None
-        if left <= 0:
-            break
-        if held > left:
-            low, high = bin_edges(histogram.first + place)
-            squares = low * low, min(high, largest) ** 2
-            energies.append(energy * _share_of_top(left / held, energy / held, *squares))
-            break
-        energies.append(energy)
-        left -= held
-    return fsum(energies)
+    cut = m.cut(histogram, count)
+    high = m.where(largest * largest < cut.high, largest * largest, cut.high)
+    fraction, mean = m.ratio(cut.left, cut.held), m.ratio(cut.energy, cut.held)
+    return m.finite(cut.above + cut.energy * _share_of_top(fraction, mean, cut.low, high, m))
 
 
-def _share_of_top(fraction: float, mean: float, low: float, high: float) -> float:
+def _share_of_top(fraction: Value, mean: Value, low: Value, high: Value, m: AbstractArithmetic) -> Value:
     """The share of a bin's Σd² that its largest elements hold, given the mean of d² and its limits."""
-    if high == inf or not low < mean < high:  # on an edge all are equal, for as much as is known
-        return fraction
-    k = _steepness((mean - low) / (high - low))
-    if abs(k) >= STEEPEST * (1 - 1e-9):  # the end of the search
-        return fraction
-    if abs(k) < FLATTEST:
-        partial = fraction - fraction * fraction / 2
-    else:
-        whole = expm1(k)
-        begin = log1p((1 - fraction) * whole) / k  # where the largest elements begin, from 0 to 1
-        partial = (exp(k) * (1 - 1 / k) - exp(k * begin) * (begin - 1 / k)) / whole
-    top: float = low * fraction + (high - low) * partial
-    return top / mean
+    k = _steepness(m.ratio(mean - low, high - low), m)
+    whole, slope = m.expm1(k), m.ratio(1.0, k)
+    # where the largest elements begin, from 0 to 1
+    begin = m.clip(m.log1p((1 - fraction) * whole) * slope, 0.0, 1.0)
+    partial = m.ratio(m.exp(k) * (1 - slope) - m.exp(k * begin) * (begin - slope), whole)
+    partial = m.where(abs(k) < FLATTEST, fraction - fraction * fraction / 2, partial)
+    top = m.ratio(low * fraction + (high - low) * partial, mean)
+    # On an edge all are equal, for as much as is known; and so they are where the search for k ended.
+    inside = (low < mean) & (mean < high) & (abs(k) < STEEPEST * (1 - 1e-9))
+    return m.where(inside, top, fraction)
 
 
-def _steepness(mean: float) -> float:
-    """The k for which the density e^(kt) on 0 … 1 has this mean; it grows with it, so halving finds it."""
-    low, high = -STEEPEST, STEEPEST
-    for _ in range(HALVINGS):
-        k = (low + high) / 2
-        found = 0.5 + k / 12 if abs(k) < FLATTEST else 1 / -expm1(-k) - 1 / k
-        low, high = (k, high) if found < mean else (low, k)
-    return low
+def _steepness(mean: Value, m: AbstractArithmetic) -> Value:
+    """The k for which the density e^(kt) on 0 … 1 has this mean, within ±`STEEPEST`.
+
+    By Newton's method on mean = 1/(1 − e^−k) − 1/k, which is the Langevin function of k/2 but for shift and
+    scale; it begins at that one's approximate inverse of Cohen, A Padé approximant to the inverse Langevin
+    function, 1991.
+    """
+    x = 2 * mean - 1
+    k = m.clip(m.ratio(2 * x * (3 - x * x), 1 - x * x), -STEEPEST, STEEPEST)
+    for _ in range(STEPS):
+        p, q = m.ratio(1.0, -m.expm1(-k)), m.ratio(1.0, k)
+        flat = abs(k) < FLATTEST
+        found, slope = m.where(flat, 0.5 + k / 12, p - q), m.where(flat, 1 / 12, q * q - p * (p - 1))
+        k = m.clip(k - m.ratio(found - mean, slope), -STEEPEST, STEEPEST)
+    return k

@@ -15,10 +15,9 @@ from statistics import median
 from typing import Literal
 
 from analyzer import formulas, task_formulas
-from analyzer.measures import Sums
+from analyzer.arithmetic import Formula
 from analyzer.records import KeyScan, RowCosines, Spectrum
 
-Formula = Callable[[Sums], float | None]
 Join = Callable[[Sequence[float]], float]
 Need = Literal["", "base", "spectrum"]
 Format = Literal["number", "share", "count"]
@@ -67,7 +66,7 @@ _TASKS = "Ilharco et al. 2023, arXiv 2212.04089"
 _HALKO = "Halko, Martinsson & Tropp 2011, arXiv 0909.4061"
 
 STATISTICS: Mapping[str, Statistic] = {
-    "numel": _count(lambda s: s.numel, "n", "how many numbers there are", "elements"),
+    "numel": _count(Formula(lambda s, _: s.numel), "n", "how many numbers there are", "elements"),
     "norm_a": Statistic(
         formulas.norm_a, "√Σa²", "weights", "0 …", "length of A's vector", "‖A‖", neutral=None
     ),
@@ -155,8 +154,8 @@ STATISTICS: Mapping[str, Statistic] = {
         "sign flips",
         format="share",
     ),
-    "nonfinite_a": _count(lambda s: s.nonfinite_a, "count", "NaN and Inf in A", "non-finite A"),
-    "nonfinite_b": _count(lambda s: s.nonfinite_b, "count", "NaN and Inf in B", "non-finite B"),
+    "nonfinite_a": _count(Formula(lambda s, _: s.nonfinite_a), "count", "NaN and Inf in A", "non-finite A"),
+    "nonfinite_b": _count(Formula(lambda s, _: s.nonfinite_b), "count", "NaN and Inf in B", "non-finite B"),
     "rounding_floor": Statistic(
         formulas.rounding_floor,
         "√(Σulp(a)²/12)",

@@ -1,82 +1,92 @@
 """The formulas of two models and their base c: pure functions of the sums over p = a − c and q = b − c.
 
 p and q are the tasks of A and B, what each learned beyond the base (Ilharco et al., Editing Models with
-Task Arithmetic, 2023, https://arxiv.org/abs/2212.04089). Every formula is None without a base.
+Task Arithmetic, 2023, https://arxiv.org/abs/2212.04089). Every formula is None without a base. `t` are the
+tasks of a record, `m` the arithmetic of their fields, see `analyzer.arithmetic`.
 """
 
 from __future__ import annotations
 
-from math import asin, inf, pi, sqrt
+from collections.abc import Callable
+from functools import wraps
+from math import pi
 
-from analyzer.formulas import angular_distance
-from analyzer.measures import Sums
+from analyzer.arithmetic import AbstractArithmetic, Formula, Record, Value
+from analyzer.formulas import distance_of
+from analyzer.measures import TaskSums
+
+_NO_TASK = TaskSums()  # in which everything is undefined
 
 
-def norm_task_a(s: Sums) -> float | None:
+def _of_tasks(body: Callable[[Record, AbstractArithmetic], Value]) -> Formula:
+    """The formula that looks at a record's tasks alone."""
+
+    @wraps(body)
+    def of_record(s: Record, m: AbstractArithmetic) -> Value:
+        return body(_NO_TASK if s.task is None else s.task, m)
+
+    return Formula(of_record)
+
+
+@_of_tasks
+def norm_task_a(t: Record, m: AbstractArithmetic) -> Value:
     """‖a − c‖, in the unit of the weights; None without elements."""
-    return sqrt(s.task.aa) if s.task and s.task.n else None
+    return m.where(t.n > 0, m.sqrt(t.aa))
 
 
-def norm_task_b(s: Sums) -> float | None:
+@_of_tasks
+def norm_task_b(t: Record, m: AbstractArithmetic) -> Value:
     """‖b − c‖, in the unit of the weights; None without elements."""
-    return sqrt(s.task.bb) if s.task and s.task.n else None
+    return m.where(t.n > 0, m.sqrt(t.bb))
 
 
-def task_cosine(s: Sums) -> float | None:
+@_of_tasks
+def task_cosine(t: Record, m: AbstractArithmetic) -> Value:
     """The cosine of p and q, in −1 … 1: 1 = they learned the same, 0 = unrelated things, below 0 opposites.
 
     Measured as `cosine_distance` is, with q − p = b − a. None where a model is its base.
     """
-    distance = angular_distance(s.task.aa, s.task.bb, s.task.dd) if s.task else None
-    return None if distance is None else 1.0 - distance
+    return 1.0 - distance_of(t.aa, t.bb, t.dd, m)
 
 
-def sign_conflict_fraction(s: Sums) -> float | None:
+@_of_tasks
+def sign_conflict_fraction(t: Record, m: AbstractArithmetic) -> Value:
     """#(p·q < 0) / #(p·q ≠ 0), in 0 … 1: of the positions that both changed, where they disagree."""
-    return s.task.conflicts / s.task.moved_both if s.task and s.task.moved_both else None
+    return m.ratio(t.conflicts, t.moved_both)
 
 
-def sign_conflict_expected(s: Sums) -> float | None:
+@_of_tasks
+def sign_conflict_expected(t: Record, m: AbstractArithmetic) -> Value:
     """arccos(task_cosine) / π, in 0 … 1: the `sign_conflict_fraction` of Gaussian tasks of this cosine.
 
     0.5 for unrelated ones. Sheppard, On the application of the theory of error, 1899.
     """
-    distance = angular_distance(s.task.aa, s.task.bb, s.task.dd) if s.task else None
     # arccos(1 − x), without the digits that 1 − x would lose
-    return None if distance is None else 2 * asin(sqrt(min(distance, 2.0) / 2)) / pi
+    return 2 * m.asin(m.sqrt(distance_of(t.aa, t.bb, t.dd, m) / 2)) / pi
 
 
-def conflict_mass(s: Sums) -> float | None:
+@_of_tasks
+def conflict_mass(t: Record, m: AbstractArithmetic) -> Value:
     """Σ(|p| + |q|) where p·q < 0, over Σ(|p| + |q|), in 0 … 1: how much of both tasks is in dispute.
 
     Mass as in TIES merging: the sum of magnitudes (Yadav et al., 2023, https://arxiv.org/abs/2306.01708).
     """
-    mass = _mass(s)
-    return None if s.task is None or mass is None else min(s.task.abs_conflict / mass, 1.0)
+    return m.clip(m.ratio(t.abs_conflict, t.abs_a + t.abs_b), 0.0, 1.0)
 
 
-def cancellation(s: Sums) -> float | None:
+@_of_tasks
+def cancellation(t: Record, m: AbstractArithmetic) -> Value:
     """1 − Σ|p + q| / Σ(|p| + |q|), in 0 … 1: how much of both tasks is lost where they are added."""
-    mass = _mass(s)
-    return None if s.task is None or mass is None else min(max(1.0 - s.task.abs_sum / mass, 0.0), 1.0)
+    return m.clip(1.0 - m.ratio(t.abs_sum, t.abs_a + t.abs_b), 0.0, 1.0)
 
 
-def dominance(s: Sums) -> float | None:
+@_of_tasks
+def dominance(t: Record, m: AbstractArithmetic) -> Value:
     """‖q‖² / (‖p‖² + ‖q‖²), in 0 … 1: 0.5 = both changed as much, 1 = only B changed anything."""
-    if s.task is None:
-        return None
-    both = s.task.aa + s.task.bb
-    return s.task.bb / both if 0 < both < inf else None
+    return m.ratio(t.bb, t.aa + t.bb)
 
 
-def support_overlap(s: Sums) -> float | None:
+@_of_tasks
+def support_overlap(t: Record, m: AbstractArithmetic) -> Value:
     """#(p ≠ 0 and q ≠ 0) / #(p ≠ 0 or q ≠ 0), in 0 … 1: how much they changed the same elements (Jaccard)."""
-    if s.task is None:
-        return None
-    either = s.task.moved_a + s.task.moved_b - s.task.moved_both
-    return s.task.moved_both / either if either else None
-
-
-def _mass(s: Sums) -> float | None:
-    mass = s.task.abs_a + s.task.abs_b if s.task else 0.0
-    return mass if 0 < mass < inf else None
+    return m.ratio(t.moved_both, t.moved_a + t.moved_b - t.moved_both)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.columns import SumColumns, join_histograms
+from analyzer.formulas import cosine, relative_change
 from analyzer.measures import (
     BINS,
     COUNTS,
@@ -25,6 +26,7 @@ from analyzer.measures import (
     TaskSums,
     add_sums,
 )
+from analyzer.statistics import STATISTICS
 from analyzer.verdicts import VERDICTS, verdict
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=60)
@@ -152,6 +154,32 @@ def test_columns_hold_the_numbers(rows: list[Sums]) -> None:
     for name in TASK_FIELDS:
         expected = [getattr(row.task or TaskSums(), name) for row in rows]
         assert expected == columns.column(f"task.{name}").tolist()
+
+
+@pytest.mark.parametrize("name", [name for name, statistic in STATISTICS.items() if statistic.formula])
+@reproducible
+@given(rows=st.lists(records, max_size=5))
+def test_a_formula_has_the_same_values_in_columns(name: str, rows: list[Sums]) -> None:
+    """Of whatever records, in any order; NaN where the formula of one record gives None."""
+    formula = STATISTICS[name].formula
+    assert formula is not None
+    expected = [formula(row) for row in rows]
+    found = SumColumns.of(rows).values(formula).tolist()
+    # the closed form of a nearly even density has half of its digits
+    tolerance = 1e-6 if name == "top_energy_share" else 1e-14
+    for one, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(math.nan if one is None else one, rel=tolerance, abs=1e-15, nan_ok=True)
+
+
+def test_overflow_is_undefined_and_not_a_number_out_of_range() -> None:
+    """Sums beyond fp64 have no cosine and no ratio, in columns as alone."""
+    rows = [
+        Sums(n=1, numeric=1, sum_aa=math.inf, sum_bb=1.0),
+        Sums(n=1, numeric=1, sum_aa=1.0, sum_dd=math.nan),
+    ]
+    for formula in (cosine, relative_change):
+        assert [None, None] == [formula(row) for row in rows]
+        assert np.isnan(SumColumns.of(rows).values(formula)).all()
 
 
 @reproducible

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analyzer.column_arithmetic import Floats
 from analyzer.evaluation import require_measured
 from analyzer.ranking import CROSS, RankedKeys, counted, crossed_axes, place
 from analyzer.records import Scan
 from analyzer.statistics import STATISTICS
-from analyzer.uncertainty.array_formulas import Floats
 from analyzer.uncertainty.bands import CONFIDENCE, FEWEST_KEYS, KINDS, Band, band
 from analyzer.uncertainty.comparing import AxisTest, Border, Comparison, Told, compare_all, tell_apart
 from analyzer.uncertainty.sampling import RESAMPLES, Measured, Sample, Table

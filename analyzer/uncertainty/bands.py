@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri, stdtrit
 
-from analyzer.uncertainty.array_formulas import Floats
+from analyzer.column_arithmetic import Floats
 from analyzer.uncertainty.sampling import Measured, Sample
 
 CONFIDENCE = 0.95

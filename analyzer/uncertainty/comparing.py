@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import false_discovery_control, kruskal, mannwhitneyu
 
-from analyzer.uncertainty.array_formulas import Floats
+from analyzer.column_arithmetic import Floats
 
 LEVEL = 0.05  # of the adjusted p from which on two groups are called alike
 

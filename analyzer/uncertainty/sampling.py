@@ -15,17 +15,18 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.column_arithmetic import Floats, HistogramColumns, evaluate
+from analyzer.columns import TASK, ColumnRecord
 from analyzer.measures import BINS, SUM_FIELDS, TASK_FIELDS, TaskSums
 from analyzer.records import KeyScan
 from analyzer.statistics import STATISTICS
-from analyzer.uncertainty.array_formulas import ARRAY_FORMULAS, Floats, Records
 
 RESAMPLES = 1000  # the standard error of an interval's width is then about 2 %
 
 Places: TypeAlias = NDArray[np.intp]
 
 _NO_TASK = TaskSums()
-_FIELDS = (*SUM_FIELDS, *(f"task.{name}" for name in TASK_FIELDS))
+_FIELDS = (*SUM_FIELDS, *(TASK + name for name in TASK_FIELDS))
 _COLUMN = {name: column for column, name in enumerate(_FIELDS)}
 _SPREADS = (("m2_a", "sum_a"), ("m2_b", "sum_b"))
 
@@ -93,13 +94,18 @@ class Sample:
                 return self._of_keys(name)
             if name == "energy_share":
                 return self._share()
-            formula = ARRAY_FORMULAS[name]
-            return Measured(float(formula(self._whole)[0]), formula(self._own), formula(self._drawn))
+            assert statistic.formula is not None
+            whole, own, drawn = (
+                evaluate(statistic.formula, record) for record in (self._whole, self._own, self._drawn)
+            )
+            if name == "max_abs_delta":
+                drawn = np.full(RESAMPLES, np.nan)
+            return Measured(float(whole[0]), own, drawn)
 
     def _share(self) -> Measured:
         """The group's part of all change: that of the other groups stays as it is."""
         whole, own, drawn = (
-            np.where(r["numeric"] > 0, r["sum_dd"], np.nan) for r in (self._whole, self._own, self._drawn)
+            np.where(r.numeric > 0, r.sum_dd, np.nan) for r in (self._whole, self._own, self._drawn)
         )
         # No part of the whole scan, or nothing changed in it, or more than fp64 can hold.
         if not self._total or not np.isfinite(self._total):
@@ -134,35 +140,37 @@ class Sample:
         return int.from_bytes(hashlib.blake2b(names.encode(errors="surrogatepass"), digest_size=8).digest())
 
     @cached_property
-    def _own(self) -> Records:
+    def _own(self) -> ColumnRecord:
         fields = {name: self.field(name) for name in _FIELDS}
-        fields["largest"] = fields["max_abs_d"]
-        counts, energies = self._histograms()
-        return Records(fields, counts, energies, self._bins.start)
+        return ColumnRecord(fields, lambda: self._columns(*self._histograms()))
 
     @cached_property
-    def _whole(self) -> Records:
+    def _whole(self) -> ColumnRecord:
         return self._add(np.ones((1, len(self))))
 
     @cached_property
-    def _drawn(self) -> Records:
+    def _drawn(self) -> ColumnRecord:
         return self._add(self._weights)
 
     def _histograms(self) -> tuple[Floats, Floats]:
         return self._table.counts[self._places, self._bins], self._table.energies[self._places, self._bins]
 
-    def _add(self, weights: Floats) -> Records:
+    def _add(self, weights: Floats) -> ColumnRecord:
         """The records of samples in which the keys stand as often as the weights say."""
         sums = self._table.sums[self._places]
         added = _product(weights, sums)
         fields = {name: added[:, column] for name, column in _COLUMN.items()}
-        fields["largest"] = np.where(weights > 0, self.field("max_abs_d"), 0.0).max(axis=1, initial=0.0)
-        # A resample's maximum is never above the sample's: no interval comes of that.
-        fields["max_abs_d"] = fields["largest"] if len(weights) == 1 else np.full(len(weights), np.nan)
+        fields["max_abs_d"] = np.where(weights > 0, self.field("max_abs_d"), 0.0).max(axis=1, initial=0.0)
         for square, total in _SPREADS:
             fields[square] = self._squares(weights, square, fields[total], fields["numeric"], total)
         counts, energies = self._histograms()
-        return Records(fields, weights @ counts, _product(weights, energies), self._bins.start)
+        return ColumnRecord(fields, lambda: self._columns(weights @ counts, _product(weights, energies)))
+
+    def _columns(self, counts: Floats, energies: Floats) -> HistogramColumns:
+        """Histograms that all hold the same bins, of matrices (records, bins)."""
+        records, bins = counts.shape
+        first, lengths = (np.full(records, number) for number in (self._bins.start, bins))
+        return HistogramColumns(first, lengths, counts.ravel(), energies.ravel())
 
     def _squares(self, weights: Floats, square: str, totals: Floats, numeric: Floats, total: str) -> Floats:
         """Σ(x − mean)² of the samples.

@@ -32,6 +32,7 @@ def run_batches(
     """
     runner = _Runner(batches, work)
     workers = threads or usable_processors()
+    progress(0, total)
     with ThreadPoolExecutor(workers, thread_name_prefix="mergescope") as pool:
         pending = {pool.submit(runner.run, state) for _ in range(workers)}
         try:

@@ -11,7 +11,9 @@ import click
 from analyzer.cli import options
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from analyzer.readahead import Readahead
     from analyzer.records import Finding, KeyScan, Scan
+    from analyzer.streaming import Progress
 
 _FAILED = 3  # the exit code that says "--fail-on held"
 
@@ -66,6 +68,13 @@ def scan(
     """Measure what differs between models A and B, key by key."""
     from contextlib import ExitStack
 
+    from analyzer.readahead import Readahead
+
+    ahead = Readahead()
+    paths = (a, b, base) if base else (a, b)
+    if only is None and _is_warm() and all(path.is_file() for path in paths):
+        ahead.begin([[path] for path in paths])
+
     from analyzer import scanfile
     from analyzer.checkpoints import open_checkpoint
     from analyzer.cli import terminal
@@ -83,9 +92,11 @@ def scan(
         require_asked(condition.names, base=base is not None, spectrum=spectrum)
     book = options.rule_book(rules)
     with ExitStack() as opened:
+        opened.enter_context(ahead)
         model_a, model_b = (opened.enter_context(open_checkpoint(path)) for path in (a, b))
         model_c = opened.enter_context(open_checkpoint(base)) if base is not None else None
-        inputs = [*model_a.files, *model_b.files, *(model_c.files if model_c else ())]
+        models = [model.files for model in (model_a, model_b, model_c) if model]
+        inputs = [file for files in models for file in files]
         check_files([f for f in (output, report, table) if f], inputs=inputs)
         where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
         with terminal.progress_bar("scanning", quiet=quiet) as progress:
@@ -98,7 +109,7 @@ def scan(
                 spectrum=spectrum,
                 device=where,
                 threads=threads,
-                progress=progress,
+                progress=_followed(ahead, models, progress) if only is None else progress,
                 notify=lambda text: None if quiet else terminal.remark(text),
             )
     failed = keys_where(result, condition) if condition else []
@@ -116,6 +127,29 @@ def scan(
             _print_summary(result, found)
             terminal.print_written(list(contents))
     return _FAILED if failed else 0
+
+
+def _is_warm() -> bool:
+    """Whether the rest of this program is cached, told by a part that only a scan needs.
+
+    If it is not, what is still to be imported must not wait in the disk's queue behind the models.
+    """
+    import importlib.util
+
+    from analyzer.readahead import is_cached
+
+    return is_cached(Path(importlib.util.cache_from_source(str(Path(__file__).parents[1] / "scan.py"))))
+
+
+def _followed(ahead: Readahead, models: Sequence[Sequence[Path]], progress: Progress) -> Progress:
+    """Progress that leads the reading ahead as well, which begins now if it has not begun before."""
+
+    def report(done: int, total: int) -> None:
+        ahead.begin(models)
+        ahead.reached(done, total)
+        progress(done, total)
+
+    return report
 
 
 def _report_and_table(result: Scan, report: Path | None, table: Path | None) -> dict[Path, bytes]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
-from math import isfinite
+from math import isfinite, nan
 
+import numpy as np
+
+from analyzer.column_arithmetic import COLUMNS, Floats
+from analyzer.columns import SumColumns
 from analyzer.errors import AnalyzerError
-from analyzer.formulas import energy_share
+from analyzer.formulas import energy_share, share_of
 from analyzer.measures import Sums
 from analyzer.records import KeyScan, Scan
 from analyzer.statistics import STATISTICS, Statistic
@@ -34,6 +38,27 @@ def evaluate(sums: Sums, *, total: Sums | None, keys: Sequence[KeyScan] = ()) ->
 def evaluate_key(row: KeyScan, *, total: Sums) -> dict[str, float | None]:
     """Every statistic of one key of a scan whose record is `total`."""
     return evaluate(row.sums, total=total if row.labels.counted else None, keys=[row])
+
+
+def evaluate_keys(
+    rows: Sequence[KeyScan], *, total: Sums, columns: SumColumns | None = None
+) -> dict[str, Floats]:
+    """`evaluate_key` of many keys at once: of each statistic a column, shape (rows,); NaN is undefined.
+
+    `columns` are those of the rows' records, if they are there already.
+    """
+    columns = columns or SumColumns.of(row.sums for row in rows)
+    values: dict[str, Floats] = {}
+    for name, statistic in STATISTICS.items():
+        if statistic.formula:
+            values[name] = columns.values(statistic.formula)
+        elif statistic.of_key:
+            own = (statistic.of_key(row) for row in rows)
+            values[name] = np.array([nan if value is None else value for value in own], np.float64)
+    with np.errstate(all="ignore"):
+        share = share_of(columns.record, total.sum_dd, COLUMNS)
+    values["energy_share"] = np.where([row.labels.counted for row in rows], share, nan)
+    return {name: np.where(np.isfinite(column), column, nan) for name, column in values.items()}
 
 
 def of_keys(statistic: Statistic, keys: Sequence[KeyScan]) -> float | None:

@@ -1,19 +1,16 @@
-"""`Scan` to versioned JSON and back. Undefined is null, never NaN. Knows no torch."""
+"""A scan file as a `Scan`: every field checked, since the file may come from anywhere."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from analyzer.errors import ScanFileError
-from analyzer.evaluation import evaluate, evaluate_key
-from analyzer.findings import findings
-from analyzer.kinship import kinship
 from analyzer.measures import (
     BINS,
     COUNTS,
@@ -26,53 +23,8 @@ from analyzer.measures import (
     Sums,
     TaskSums,
 )  # fmt: skip
-from analyzer.outliers import outliers
-from analyzer.ranking import counted, total
-from analyzer.records import Finding, KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
-from analyzer.verdicts import verdict
-
-FORMAT = "mergescope.scan"
-VERSION = 1
-
-
-def dumps(scan: Scan, *, found: Sequence[Finding] | None = None) -> bytes:
-    """The scan as one JSON document, floats at full fp64 precision, with a newline at its end.
-
-    `found` are its findings, if they are known already.
-    """
-    return orjson.dumps(as_document(scan, found=found), option=orjson.OPT_APPEND_NEWLINE)
-
-
-def as_document(scan: Scan, *, found: Sequence[Finding] | None = None) -> dict[str, Any]:
-    """The scan as plain dicts and lists, in the order in which they are written; see `dumps`."""
-    whole = total(scan.keys)
-    name, _ = kinship(scan)
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "tool": scan.tool,
-        "created": scan.created,
-        "models": {
-            "a": asdict(scan.a),
-            "b": asdict(scan.b),
-            "base": None if scan.base is None else asdict(scan.base),
-        },
-        "spectrum": scan.with_spectrum,
-        "kinship": name,
-        "findings": [asdict(finding) for finding in (findings(scan) if found is None else found)],
-        "outliers": [asdict(outlier) for outlier in outliers(scan)],
-        "totals": {
-            "statistics": evaluate(whole, total=whole, keys=counted(scan.keys)),
-            "sums": _sums_document(whole),
-        },
-        "blocks": list(scan.blocks),
-        "only_in_a": list(scan.only_in_a),
-        "only_in_b": list(scan.only_in_b),
-        "shape_mismatch": [asdict(mismatch) for mismatch in scan.shape_mismatch],
-        "notes": list(scan.notes),
-        "keys": [_key_document(row, whole) for row in scan.keys],
-        "virtual": [_key_document(row, whole) for row in scan.virtual],
-    }
+from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
+from analyzer.scanfile.layout import FORMAT, TASK, VERSION
 
 
 def load(path: Path) -> Scan:
@@ -108,47 +60,12 @@ def load(path: Path) -> Scan:
         ) from error
 
 
-def _key_document(row: KeyScan, whole: Sums) -> dict[str, Any]:
-    return {
-        "key": row.key,
-        "key_b": row.key_b,
-        "shape": list(row.shape),
-        "dtype_a": row.dtype_a,
-        "dtype_b": row.dtype_b,
-        **({} if row.slice is None else {"slice": list(row.slice)}),
-        **({} if row.rows is None else {"rows": list(row.rows)}),
-        **asdict(row.labels),
-        "verdict": verdict(row.sums),
-        "sums": _sums_document(row.sums),
-        **{name: _histogram_document(getattr(row.sums, name)) for name in HISTOGRAMS},
-        **({} if row.row_cosines is None else {"row_cosines": asdict(row.row_cosines)}),
-        **({} if row.spectrum is None else {"spectrum": asdict(row.spectrum)}),
-        "statistics": evaluate_key(row, total=whole),
-    }
-
-
 _ADDED = {"nonfinite_differs", "cast_only"}  # fields that the first files of version 1 lack
 _ADDED_TO_TASKS = ("task_dot_a",)
 _RANKS = ("rank_90", "lora_rank")
 _SIGNED = {"sum_a", "sum_b", "sum_ab", "dot_a"}
 _LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
 _LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
-
-
-def _sums_document(sums: Sums) -> dict[str, float]:
-    """The plain numbers of a record, those of the tasks under names that begin with "task_"."""
-    document = {name: getattr(sums, name) for name in SUM_FIELDS}
-    if sums.task is not None:
-        document |= {f"task_{name}": getattr(sums.task, name) for name in TASK_FIELDS}
-    return document
-
-
-def _histogram_document(histogram: Histogram) -> dict[str, Any]:
-    return {
-        "first": histogram.first,
-        "counts": histogram.counts.tolist(),
-        "energies": histogram.energies.tolist(),
-    }
 
 
 def _scan(document: Mapping[str, Any]) -> Scan:
@@ -210,9 +127,9 @@ def _sums(document: Mapping[str, Any]) -> Sums:
     values = document["sums"]
     numbers = {name: _sum(name, values[name]) for name in SUM_FIELDS if name in values or name not in _ADDED}
     task = None
-    if "task_n" in values:
+    if TASK + "n" in values:
         lacking = dict.fromkeys(_ADDED_TO_TASKS)  # null, and so infinite
-        tasks = {name: _sum(name, (lacking | values)[f"task_{name}"]) for name in TASK_FIELDS}
+        tasks = {name: _sum(name, (lacking | values)[TASK + name]) for name in TASK_FIELDS}
         task = TaskSums(**tasks)
     histograms: dict[str, Any] = {
         name: _histogram(document[name], BINS if name == "histogram" else STEP_BINS)

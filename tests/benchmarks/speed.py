@@ -28,7 +28,7 @@ from pathlib import Path
 from speed_drawing import Curve, chart
 from speed_lines import LINES, Setting
 from speed_processes import describe_machine
-from speed_results import TARGETS, Results, load_for, markdown, write_readme
+from speed_results import PICTURES, TARGETS, Results, load_for, markdown, write_readme
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -105,23 +105,18 @@ def publish(results: Results, *, root: Path) -> None:
 
 def pictures(results: Results) -> dict[str, str]:
     """The plots that the results so far allow, by file name."""
-    found = {}
+    drawn: dict[str, tuple[str, str, list[Curve]]] = {}
     if rows := results.curves.get("sizes"):
-        curves = [
-            Curve(name, [(0.0, 0.0), *((row["gigabytes"], row[name]) for row in rows)])
-            for name in ("scan", "merge")
-        ]
-        found["speed-sizes.svg"] = chart(
-            "Time against size, nothing cached", "GB of both models", "seconds", curves
-        )
+        curves = [Curve(name, [(row["gigabytes"], row[name]) for row in rows]) for name in ("scan", "merge")]
+        drawn["sizes"] = "GB of both models", "seconds", curves
     if rows := results.curves.get("threads"):
-        curves = [Curve("scan", [(row["threads"], row["scan"]) for row in rows])]
         ceiling = [(0.0, rows[0]["cat"]), (rows[-1]["threads"], rows[0]["cat"])]
-        curves.append(Curve("cat, page cache", ceiling, reference=True))
-        found["speed-threads.svg"] = chart(
-            "Throughput of a scan against threads", "--threads", "GB/s", curves
-        )
-    return found
+        curves = [
+            Curve("scan", [(row["threads"], row["scan"]) for row in rows]),
+            Curve("cat, page cache", ceiling, reference=True),
+        ]
+        drawn["threads"] = "--threads", "GB/s", curves
+    return {PICTURES[name][1]: chart(PICTURES[name][0], *rest) for name, rest in drawn.items()}
 
 
 def _say(text: str) -> None:

@@ -74,6 +74,12 @@ TARGETS: dict[str, Target] = {
     "cuda.difference": Target("CUDA: largest relative difference from the CPU's numbers", 1e-6),
 }
 
+# What a curve shows, and the file that it is drawn into
+PICTURES = {
+    "sizes": ("Time against size, nothing cached", "speed-sizes.svg"),
+    "threads": ("Throughput of a scan against threads", "speed-threads.svg"),
+}
+
 
 @dataclass
 class Results:
@@ -142,6 +148,9 @@ def markdown(results: Results) -> str:
     lines = [f"Measured on: {said}.", ""] if said else []
     lines += ["| what | wanted | measured | from |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(cells(name, results))} |" for name in TARGETS]
+    for curve, (title, name) in PICTURES.items():
+        if results.curves.get(curve):
+            lines += ["", f"![{title}](.github/images/{name})"]
     return "\n".join(lines) + "\n"
 
 

@@ -42,10 +42,19 @@ def categorize(infos: Iterable[TensorInfo], *, book: RuleBook | None = None) -> 
     }
     main = _main(seats)
     labels = cache(Labels)  # few differ: equal ones are one object
-    found = {
-        info.key: labels(*_axes(info, *placed[info.key], copy=info.key in copies, main=main))
-        for info in infos
-    }
+    known: dict[
+        tuple[object, ...], tuple[str | None, str, bool]
+    ] = {}  # what `_kind` says, by all it looks at
+    found = {}
+    for info in infos:
+        seat, inside = placed[info.key]
+        match = _INNER_NUMBER.search(inside)
+        ends = (inside[: match.start()], inside[match.end() :]) if match else (inside, "")
+        sort = (*ends, info.dtype, len(info.shape), 0 in info.shape)
+        if (kind := known.get(sort)) is None:
+            kind = known[sort] = _kind(info, inside)
+        copy = info.key in copies
+        found[info.key] = labels(*_axes(kind, seat, inside, copy=copy, main=main))
     blocks = main.blocks({value.block for value in found.values()}) if main else ()
     networks = tuple(
         Network(
@@ -213,11 +222,18 @@ def _main(seats: Sequence[_Seat]) -> _Seat | None:
     return leading[0] if leading else None
 
 
+def _kind(info: TensorInfo, name: str) -> tuple[str | None, str, bool]:
+    """The word for what is no weight, the kind, and whether it counts: the same whatever a layer's number."""
+    word = MARKER if name in averages.MARKERS else special(name, empty=0 in info.shape)
+    return word, *judge(last_words(name), info.dtype, len(info.shape))
+
+
 def _axes(
-    info: TensorInfo, seat: _Seat, name: str, *, copy: bool, main: _Seat | None
+    judged: tuple[str | None, str, bool], seat: _Seat, name: str, *, copy: bool, main: _Seat | None
 ) -> tuple[str, str, str, str, str, bool]:
     """The fields of `Labels` for one tensor; `name` is its name in the network, or that of what it copies."""
-    if word := MARKER if name in averages.MARKERS else special(name, empty=0 in info.shape):
+    word, kind, counted = judged
+    if word:
         part = "other" if word == SCHEDULE else seat.part if seat.role not in (MAIN, OTHER) else "other"
         return "ema" if copy else part, VAE if part == "vae" else BASE, word, "other", word, False
     part, block, component, group = seat.locate(name)
@@ -225,7 +241,6 @@ def _axes(
         part = seat.part
     if seat.role == OTHER:
         part = part if part != "transformer" else OTHER
-    kind, counted = judge(last_words(name), info.dtype, len(info.shape))
     if part == "vae":
         block = VAE
     elif seat is not main and seat.role not in _BLOCK_ROLES:
@@ -234,3 +249,4 @@ def _axes(
 
 
 _NUMBERS = re.compile(r"([0-9]+)")
+_INNER_NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")  # a whole segment, neither the first nor the last

@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import islice
 
 from analyzer.categories.names import BASE, VAE, Position, path
 
@@ -79,9 +79,13 @@ def position(name: str, layout: Layout) -> Position:
     part = part or layout.part
     if layout.middle and name.startswith(layout.middle):
         return Position(part, "M00", *path(name[len(layout.middle) :], "middle"))
-    for match in _numbers(name) if layout.seats else ():
+    match = _number(name) if layout.seats else None
+    for _ in range(_MAX_NUMBERS):
+        if not match:
+            break
         if seat := layout.seats.get(name[: match.start(1)]):
             return Position(part, seat.blocks.get(match[1], block), *path(name[match.end() + 1 :], seat.name))
+        match = _number(name, match.end())
     start = max(start, _home_length(name, layout.homes))
     return Position(part, block, *path(name[start:], _last_word(name[:start])))
 
@@ -111,10 +115,6 @@ class _Stack:
     numbers: set[int] = field(default_factory=set)
     inner: dict[str, set[int]] = field(default_factory=dict)  # what follows a number -> the numbers
 
-    def add(self, number: int, rest: str) -> None:
-        self.numbers.add(number)
-        self.inner.setdefault(rest, set()).add(number)
-
     @property
     def keys(self) -> int:
         return sum(map(len, self.inner.values()))
@@ -132,25 +132,30 @@ class _Stack:
 
 def _find_stacks(names: Iterable[str]) -> Iterator[_Stack]:
     """The outermost stacks: where the first number of a name counts no stack, its next one may."""
-    pending = [(name, match) for name in names if (match := next(_numbers(name), None))]
+    pending = [(name, match) for name in names if (match := _number(name))]
     for _ in range(_MAX_NUMBERS):
         families: dict[str, _Stack] = {}
         for name, match in pending:
             prefix = name[: match.start(1)]
             if not (family := families.get(prefix)):
                 family = families[prefix] = _Stack(prefix)
-            family.add(int(match[1]), name[match.end() + 1 :])
+            rest = name[match.end() + 1 :]
+            if (numbers := family.inner.get(rest)) is None:
+                numbers = family.inner[rest] = set()
+            number = int(match[1])
+            numbers.add(number)
+            family.numbers.add(number)
         found = {prefix: family for prefix, family in families.items() if family.repeats}
         yield from found.values()
-        rest = [(name, match) for name, match in pending if name[: match.start(1)] not in found]
-        deeper = ((name, next(_numbers(name, match.end()), None)) for name, match in rest)
+        left = [(name, match) for name, match in pending if name[: match.start(1)] not in found]
+        deeper = ((name, _number(name, match.end())) for name, match in left)
         pending = [(name, match) for name, match in deeper if match]
 
 
-def _numbers(name: str, start: int = 0) -> Iterator[re.Match[str]]:
-    """The first numbers of a name, as far as stacks are looked for."""
-    found = islice(_NUMBER.finditer(name, start), _MAX_NUMBERS)
-    return takewhile(lambda match: match.start(1) <= _MAX_PREFIX, found)
+def _number(name: str, start: int = 0) -> re.Match[str] | None:
+    """The first number of a name from `start` on, as far in as stacks are looked for."""
+    match = _NUMBER.search(name, start)
+    return match if match and match.start(1) <= _MAX_PREFIX else None
 
 
 def _u_net(main: _Stack, stacks: Mapping[str, _Stack]) -> tuple[str, dict[str, _Stack]]:

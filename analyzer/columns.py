@@ -85,6 +85,10 @@ class SumColumns:
         values |= {name: join_histograms([getattr(row, name) for row in rows]) for name in HISTOGRAMS}
         return Sums(**values, task=self._task(chosen))
 
+    def histograms(self, name: str) -> HistogramColumns:
+        """One of `HISTOGRAMS` of all records."""
+        return HistogramColumns.of([getattr(record, name) for record in self.records])
+
     def values(self, formula: Formula) -> Floats:
         """A formula of every record, shape (records,); NaN where it is undefined."""
         return evaluate(formula, self.record)
@@ -92,7 +96,7 @@ class SumColumns:
     @cached_property
     def record(self) -> ColumnRecord:
         """The columns in the place of a record's numbers, as formulas read them."""
-        return ColumnRecord(self._columns, lambda: HistogramColumns.of([r.histogram for r in self.records]))
+        return ColumnRecord(self._columns, lambda: self.histograms("histogram"))
 
     def verdict_codes(self) -> NDArray[np.uint8]:
         """The verdict on every record, see `verdict`: its index in `VERDICTS`."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import orjson
 
-from analyzer.columns import Floats, SumColumns
+from analyzer.column_arithmetic import Floats, HistogramColumns
+from analyzer.columns import SumColumns
 from analyzer.evaluation import evaluate, evaluate_keys
 from analyzer.findings import findings
 from analyzer.kinship import kinship
-from analyzer.measures import HISTOGRAMS, SUM_FIELDS, TASK_FIELDS, Histogram, Sums
+from analyzer.measures import HISTOGRAMS, SUM_FIELDS, TASK_FIELDS, Sums
 from analyzer.outliers import outliers
-from analyzer.ranking import counted, total
+from analyzer.ranking import counted
 from analyzer.records import Finding, KeyScan, Labels, Scan
 from analyzer.scanfile.layout import FORMAT, TASK, VERSION
 from analyzer.statistics import STATISTICS
@@ -34,12 +35,13 @@ def dumps(scan: Scan, *, found: Sequence[Finding] | None = None) -> bytes:
 
 def pieces(scan: Scan, *, found: Sequence[Finding] | None = None) -> Iterator[bytes]:
     """The same document, piece by piece."""
-    whole = total(scan.keys)
+    whole = SumColumns.of(row.sums for row in counted(scan.keys)).total()
     yield orjson.dumps(_head(scan, whole, found)).removesuffix(b"}")
     for name, rows in (("keys", scan.keys), ("virtual", scan.virtual)):
         yield f',"{name}":['.encode()
         for start in range(0, len(rows), _ROWS):
-            listed = orjson.dumps(_key_documents(rows[start : start + _ROWS], whole))
+            documents = _key_documents(rows[start : start + _ROWS], whole)
+            listed = orjson.dumps(documents, option=orjson.OPT_SERIALIZE_NUMPY)
             yield (b"," if start else b"") + listed[1:-1]
         yield b"]"
     yield b"}\n"
@@ -79,29 +81,39 @@ def _key_documents(rows: Sequence[KeyScan], whole: Sums) -> list[dict[str, Any]]
     values = evaluate_keys(rows, total=whole, columns=columns)
     names = tuple(values)
     statistics = zip(*(_plain(name, column) for name, column in values.items()), strict=True)
+    histograms = zip(*(_histogram_documents(columns.histograms(name)) for name in HISTOGRAMS), strict=True)
     return [
-        _key_document(row, name, dict(zip(names, own, strict=True)))
-        for row, name, own in zip(rows, columns.verdicts(), statistics, strict=True)
+        _key_document(
+            row, verdict, dict(zip(HISTOGRAMS, bins, strict=True)), dict(zip(names, own, strict=True))
+        )
+        for row, verdict, bins, own in zip(rows, columns.verdicts(), histograms, statistics, strict=True)
     ]
 
 
-def _key_document(row: KeyScan, verdict: Verdict, statistics: Mapping[str, float]) -> dict[str, Any]:
-    return {
+def _key_document(
+    row: KeyScan, verdict: Verdict, histograms: Sequence[Mapping[str, Any]], statistics: Mapping[str, float]
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
         "key": row.key,
         "key_b": row.key_b,
         "shape": row.shape,
         "dtype_a": row.dtype_a,
         "dtype_b": row.dtype_b,
-        **({} if row.slice is None else {"slice": row.slice}),
-        **({} if row.rows is None else {"rows": row.rows}),
-        **dict(zip(_LABELS, _labels_of(row.labels), strict=True)),
-        "verdict": verdict,
-        "sums": _sums_document(row.sums),
-        **{name: _histogram_document(getattr(row.sums, name)) for name in HISTOGRAMS},
-        **({} if row.row_cosines is None else {"row_cosines": row.row_cosines}),
-        **({} if row.spectrum is None else {"spectrum": row.spectrum}),
-        "statistics": statistics,
     }
+    if row.slice is not None:
+        document["slice"] = row.slice
+    if row.rows is not None:
+        document["rows"] = row.rows
+    document.update(zip(_LABELS, _labels_of(row.labels), strict=True))
+    document["verdict"] = verdict
+    document["sums"] = _sums_document(row.sums)
+    document.update(zip(HISTOGRAMS, histograms, strict=True))
+    if row.row_cosines is not None:
+        document["row_cosines"] = row.row_cosines
+    if row.spectrum is not None:
+        document["spectrum"] = row.spectrum
+    document["statistics"] = statistics
+    return document
 
 
 def _sums_document(sums: Sums) -> dict[str, float]:
@@ -112,12 +124,14 @@ def _sums_document(sums: Sums) -> dict[str, float]:
     return document
 
 
-def _histogram_document(histogram: Histogram) -> dict[str, Any]:
-    return {
-        "first": histogram.first,
-        "counts": histogram.counts.tolist(),
-        "energies": histogram.energies.tolist(),
-    }
+def _histogram_documents(histograms: HistogramColumns) -> Iterator[dict[str, Any]]:
+    """Of each of them, with its bins as arrays."""
+    counts, energies = histograms.counts, histograms.energies
+    ends = histograms.starts + histograms.lengths
+    for first, start, end in zip(
+        *(x.tolist() for x in (histograms.first, histograms.starts, ends)), strict=True
+    ):
+        yield {"first": first, "counts": counts[start:end], "energies": energies[start:end]}
 
 
 def _plain(name: str, column: Floats) -> list[float]:

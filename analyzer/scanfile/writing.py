@@ -83,9 +83,7 @@ def _key_documents(rows: Sequence[KeyScan], whole: Sums) -> list[dict[str, Any]]
     statistics = zip(*(_plain(name, column) for name, column in values.items()), strict=True)
     histograms = zip(*(_histogram_documents(columns.histograms(name)) for name in HISTOGRAMS), strict=True)
     return [
-        _key_document(
-            row, verdict, dict(zip(HISTOGRAMS, bins, strict=True)), dict(zip(names, own, strict=True))
-        )
+        _key_document(row, verdict, bins, dict(zip(names, own, strict=True)))
         for row, verdict, bins, own in zip(rows, columns.verdicts(), histograms, statistics, strict=True)
     ]
 

@@ -16,9 +16,10 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import FileIO
+from io import FileIO, RawIOBase
 from math import prod
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from numpy.typing import NDArray
 from analyzer.errors import OutputError
 from analyzer.writing.system_calls import start_writing_out
 from analyzer.writing.unfinished import new_file, output_errors, remove_abandoned
+
+Content: TypeAlias = bytes | Iterable[bytes]  # of a file: all at once, or in pieces
 
 _ALIGNMENT = 8  # the header is padded so that the data starts at a multiple of this, as the library does
 _METADATA = "__metadata__"
@@ -188,17 +191,18 @@ def is_within(path: Path, folder: Path) -> bool:
     return any(place.exists() and place.samefile(folder) for place in places)
 
 
-def write_files(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> None:
+def write_files(contents: Mapping[Path, Content], *, inputs: Iterable[Path]) -> None:
     """Write scans, reports and tables, all of them or none, replacing earlier ones, never an input.
 
-    Devices and pipes such as /dev/stdout are written to and not replaced.
+    Devices and pipes such as /dev/stdout are written to and not replaced. What is large comes in pieces,
+    which are made while they are written.
     """
     with files_ready(contents, inputs=inputs):
         pass
 
 
 @contextlib.contextmanager
-def files_ready(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> Iterator[None]:
+def files_ready(contents: Mapping[Path, Content], *, inputs: Iterable[Path]) -> Iterator[None]:
     """The same for files that go with other work: written at once, and there when the block ends well.
 
     So what can go wrong with them goes wrong before the work.
@@ -209,14 +213,20 @@ def files_ready(contents: Mapping[Path, bytes], *, inputs: Iterable[Path]) -> It
         for path, data in files.items():
             file = stack.enter_context(new_file(path, shown=path, force=True))
             with output_errors(path):
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
+                _write_all(file, data)
                 os.fsync(file.fileno())  # some disks say only now that they are full
         yield
     for path in contents.keys() - files.keys():
-        with output_errors(path):
-            path.write_bytes(contents[path])
+        with output_errors(path), path.open("wb", buffering=0) as stream:
+            _write_all(stream, contents[path])
+
+
+def _write_all(file: RawIOBase, content: Content) -> None:
+    """Unbuffered files may take less than they are given."""
+    for piece in (content,) if isinstance(content, bytes) else content:
+        view = memoryview(piece)
+        while view:
+            view = view[file.write(view) or 0 :]
 
 
 def _is_stream(path: Path) -> bool:

@@ -94,7 +94,8 @@ def _filled(facet: Facet, names: tuple[str, ...], values: tuple[str, ...]) -> Fa
 def _map_of(names: Collection[str]) -> Map | None:
     """The first map that holds for a network of these names."""
     groups: dict[str, list[str]] = {}
-    for name in names:
+    begins = _beginnings()
+    for name in names if begins is None else [name for name in names if name.startswith(begins)]:
         groups.setdefault(name.partition(".")[0], []).append(name)
     return next((load() for heading, load in _maps() if _holds(heading, groups)), None)
 
@@ -109,6 +110,15 @@ def _finds(evidence: Node[bool], groups: _Groups) -> bool:
     """Whether one of the names is meant; few begin as evidence does, and only those are looked at."""
     firsts = groups if evidence.number or evidence.rest else evidence.words.keys() & groups.keys()
     return any(fits(evidence, name.split(".")) for first in firsts for name in groups[first])
+
+
+@cache
+def _beginnings() -> tuple[str, ...] | None:
+    """With what the names begin that any map looks for; None if that can be anything."""
+    roots = [root for heading, _ in _maps() for root in (*heading.required, *heading.refused)]
+    if any(root.number or root.rest for root in roots):
+        return None
+    return tuple(sorted({word for root in roots for word in root.words}))
 
 
 @cache

@@ -35,8 +35,10 @@ def dumps(scan: Scan, *, found: Sequence[Finding] | None = None) -> bytes:
 
 def pieces(scan: Scan, *, found: Sequence[Finding] | None = None) -> Iterator[bytes]:
     """The same document, piece by piece."""
-    whole = SumColumns.of(row.sums for row in counted(scan.keys)).total()
-    yield orjson.dumps(_head(scan, whole, found)).removesuffix(b"}")
+    columns = SumColumns.of(row.sums for row in counted(scan.keys))
+    whole = columns.total()
+    yield orjson.dumps(_head(scan, whole, columns, found)).removesuffix(b"}")
+    del columns
     for name, rows in (("keys", scan.keys), ("virtual", scan.virtual)):
         yield f',"{name}":['.encode()
         for start in range(0, len(rows), _ROWS):
@@ -47,9 +49,9 @@ def pieces(scan: Scan, *, found: Sequence[Finding] | None = None) -> Iterator[by
     yield b"}\n"
 
 
-def _head(scan: Scan, whole: Sums, found: Sequence[Finding] | None) -> dict[str, Any]:
+def _head(scan: Scan, whole: Sums, columns: SumColumns, found: Sequence[Finding] | None) -> dict[str, Any]:
     """All that stands before the keys, in the order in which it is written."""
-    name, _ = kinship(scan)
+    name, _ = kinship(scan, columns)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -62,8 +64,8 @@ def _head(scan: Scan, whole: Sums, found: Sequence[Finding] | None) -> dict[str,
         },
         "spectrum": scan.with_spectrum,
         "kinship": name,
-        "findings": [asdict(finding) for finding in (findings(scan) if found is None else found)],
-        "outliers": [asdict(outlier) for outlier in outliers(scan)],
+        "findings": [asdict(finding) for finding in (findings(scan, columns) if found is None else found)],
+        "outliers": [asdict(outlier) for outlier in outliers(scan, columns)],
         "totals": {
             "statistics": evaluate(whole, total=whole, keys=counted(scan.keys)),
             "sums": _sums_document(whole),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from analyzer.readahead import Readahead
     from analyzer.records import Finding, KeyScan, Scan
     from analyzer.streaming import Progress
+    from analyzer.writing.writer import Content
 
 _FAILED = 3  # the exit code that says "--fail-on held"
 
@@ -114,15 +115,15 @@ def scan(
             )
     failed = keys_where(result, condition) if condition else []
     found = findings(result)
-    document = scanfile.dumps(result, found=found) if output or as_json else b""
-    contents = {output: document} if output else {}
+    contents: dict[Path, Content] = {output: scanfile.pieces(result, found=found)} if output else {}
     contents |= _report_and_table(result, report, table)
     write_files(contents, inputs=inputs)
     if not quiet:
         _warn(result, found, failed)
     with terminal.pipe_may_close():
         if as_json:
-            click.echo(document, nl=False)
+            for piece in scanfile.pieces(result, found=found):
+                click.echo(piece, nl=False)
         elif not quiet:
             _print_summary(result, found)
             terminal.print_written(list(contents))

@@ -11,13 +11,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.batches import trimmed
 from analyzer.checkpoints import Checkpoint
 from analyzer.checkpoints.encodings import AbstractEncodedSource
 from analyzer.kernels.backends import cache_errors, has_numba
 from analyzer.kernels.formats import EXPONENT, FLOATS, ROUND_TO_ULP, TIE, value_tables, values_of
 from analyzer.measures import LOWEST_STEP, STEP_BINS, Histogram
 from analyzer.records import TensorInfo
-from analyzer.sums import trimmed
 
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float64]

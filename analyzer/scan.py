@@ -9,6 +9,7 @@ from itertools import islice
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analyzer import __version__
 from analyzer.categories import RuleBook, categorize, require_used, shipped
@@ -17,13 +18,15 @@ from analyzer.checkpoints.scaled import scales_in_use
 from analyzer.measures import Sums, add_sums
 from analyzer.measuring import Measured, Models, measure_pieces
 from analyzer.pairing import Side, pair, repeated
-from analyzer.records import Categorized, KeyScan, ModelId, Pair, RowCosines, Run, Scan, TensorInfo
+from analyzer.records import Categorized, KeyScan, ModelId, Pair, Run, Scan, TensorInfo
+from analyzer.row_cosines import describe_rows
 from analyzer.selectors import select
 from analyzer.spectrum import describe_cost, estimate, measure_spectra
 from analyzer.streaming import Progress
 from analyzer.triples import pieces_of
 
 _NAMED = 3  # keys that a note names
+_NONE = Sums()  # of what is not measured yet
 
 
 def scan(
@@ -68,7 +71,9 @@ def scan(
     parts: dict[int, list[Measured]] = {}
     for (i, _), found in zip(runs, measured, strict=True):
         parts.setdefault(i, []).extend(found)
-    keys = [_with_measures(rows[i], parts[i]) for i in chosen]
+    keys = _with_measures([rows[i] for i in chosen], [parts[i] for i in chosen])
+    words = [(i, run, found) for (i, run), found in zip(runs, measured, strict=True) if run.word]
+    virtual = _with_measures([_virtual_row(rows[i], run) for i, run, _ in words], [x for *_, x in words])
     notes_c = base.notes if base else ()
     keys, tied = count_tied_once(keys, repeated(categorized.networks))
     if spectrum:
@@ -86,11 +91,7 @@ def scan(
         only_in_a=_without_scales(pairing.only_in_a, a),
         only_in_b=_without_scales(pairing.only_in_b, b),
         shape_mismatch=pairing.shape_mismatch,
-        virtual=tuple(
-            _virtual_row(rows[i], run, found)
-            for (i, run), found in zip(runs, measured, strict=True)
-            if run.word
-        ),
+        virtual=tuple(virtual),
         notes=(*a.notes, *b.notes, *notes_c, *pairing.notes, *tied, *_left_out(keys, base_id)),
     )
 
@@ -161,15 +162,24 @@ def _with_spectra(
     return out
 
 
-def _with_measures(row: KeyScan, parts: Sequence[Measured]) -> KeyScan:
-    """The row with what its pieces measured together."""
+def _with_measures(rows: Sequence[KeyScan], parts: Sequence[Sequence[Measured]]) -> list[KeyScan]:
+    """The rows with what the pieces of each measured together."""
+    described = describe_rows([_joined_cosines(found) for found in parts])
+    return [
+        KeyScan(
+            row.key, row.key_b, row.shape, row.dtype_a, row.dtype_b, row.labels,
+            add_sums([part.sums for part in found]), row.slice, row.rows, cosines,
+        )
+        for row, found, cosines in zip(rows, parts, described, strict=True)
+    ]  # fmt: skip
+
+
+def _joined_cosines(parts: Sequence[Measured]) -> NDArray[np.float64] | None:
+    """Of all rows that have one; None unless the rows of every piece are told apart."""
     cosines = [part.cosines for part in parts if part.cosines is not None]
-    known = np.concatenate(cosines) if len(cosines) == len(parts) else np.empty(0)
-    found = None
-    if len(known):
-        p05, median = np.percentile(known, [5, 50])
-        found = RowCosines(minimum=float(known.min()), p05=float(p05), median=float(median))
-    return replace(row, sums=add_sums(part.sums for part in parts), row_cosines=found)
+    if not cosines or len(cosines) < len(parts):
+        return None
+    return cosines[0] if len(cosines) == 1 else np.concatenate(cosines)
 
 
 def categorize_both(a: Checkpoint, b: Checkpoint, *, book: RuleBook) -> tuple[Categorized, Categorized]:
@@ -235,15 +245,14 @@ def identify(checkpoint: Checkpoint, categorized: Categorized) -> ModelId:
 def _row(p: Pair, whole: TensorInfo, categorized: Categorized) -> KeyScan:
     labels = categorized.labels[whole.key]
     compared = p.a.shape if p.partial else None
-    return KeyScan(whole.key, p.key_b, whole.shape, p.a.storage, p.b.storage, labels, Sums(), slice=compared)
+    return KeyScan(whole.key, p.key_b, whole.shape, p.a.storage, p.b.storage, labels, _NONE, slice=compared)
 
 
-def _virtual_row(row: KeyScan, run: Run, parts: Sequence[Measured]) -> KeyScan:
+def _virtual_row(row: KeyScan, run: Run) -> KeyScan:
     """The rows of a fused tensor, under the name of what they are."""
     width = prod(run.a.shape[1:])
     first = run.start // width if width else 0
     labels = replace(row.labels, component=f"{row.labels.component}/{run.word}")
-    virtual = replace(
+    return replace(
         row, key_b=run.b.key, shape=run.a.shape, labels=labels, rows=(first, first + run.a.shape[0])
     )
-    return _with_measures(virtual, parts)

@@ -15,15 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer import devices
+from analyzer.batches import Rows
 from analyzer.blending import open_blender
 from analyzer.checkpoints import open_checkpoint
 from analyzer.devices import resolve_device
 from analyzer.errors import DeviceError
+from analyzer.kernels.backends import GPU_CHUNK
 from analyzer.kernels.formats import FLOATS
 from analyzer.measures import HISTOGRAMS, SUM_FIELDS, Sums
 from analyzer.records import KeyScan
 from analyzer.scan import scan
-from analyzer.sums import GPU_CHUNK, Rows, open_measurer
+from analyzer.sums import open_measurer
 
 Write = Callable[..., Path]
 Unet = Callable[[int], dict[str, np.ndarray]]

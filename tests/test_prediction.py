@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.batches import AbstractMeasurer
 from analyzer.checkpoints import open_checkpoint
 from analyzer.measures import Histogram, Sums
 from analyzer.prediction.closed_form import (
@@ -26,7 +27,7 @@ from analyzer.prediction.survival import surviving_share
 from analyzer.ranking import counted
 from analyzer.records import KeyScan, Labels, ModelId, Scan
 from analyzer.scan import scan
-from analyzer.sums import AbstractMeasurer, open_measurer
+from analyzer.sums import open_measurer
 from tests.conftest import Write
 
 PRECISE = 1e-9

@@ -16,20 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from analyzer.checkpoints import Checkpoint, open_checkpoint
+from analyzer.checkpoints import open_checkpoint
 from analyzer.errors import CheckpointError
 from analyzer.evaluation import evaluate
+from analyzer.kernels.backends import SCAN_CHUNK
 from analyzer.kinship import kinship
 from analyzer.measures import SUM_FIELDS, Sums, add_sums
 from analyzer.measuring import Models, Piece, measure_pieces
 from analyzer.ranking import rank, total
-from analyzer.records import KeyScan, Labels, Scan, ShapeMismatch, TensorInfo
+from analyzer.records import KeyScan, Labels, Scan, ShapeMismatch
 from analyzer.scan import scan
 from analyzer.statistics import STATISTICS
-from analyzer.sums import SCAN_CHUNK
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 V5, V6 = REAL / "silero_vad_v5.safetensors", REAL / "silero_vad_v6.safetensors"
@@ -309,26 +308,6 @@ def test_progress_rises_to_the_bytes_of_both_files(pair: tuple[Path, Path]) -> N
     assert {expected} == {size for _, size in seen}
     assert sorted(done for done, _ in seen) == [done for done, _ in seen]
     assert expected == seen[-1][0]
-
-
-def test_every_byte_is_read_exactly_once(large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reads of each tensor tile it without a gap or an overlap; fingerprints are counted apart."""
-    reads = defaultdict(list)
-    read_into = Checkpoint.read_into
-
-    def recorded(self: Checkpoint, info: TensorInfo, start: int, buffer: NDArray[np.uint8]) -> None:
-        reads[self.path, info.key].append((start, start + len(buffer)))
-        read_into(self, info, start, buffer)
-
-    monkeypatch.setattr(Checkpoint, "read_into", recorded)
-    monkeypatch.setattr(Checkpoint, "fingerprint", lambda self: "")
-    scan_files(*large, threads=2)
-    sizes = {(path, key): array.nbytes for path in large for key, array in load_file(path).items()}
-    assert sizes.keys() == reads.keys()
-    for tensor, spans in reads.items():
-        starts, ends = zip(*sorted(spans), strict=True)
-        assert (0, *ends[:-1]) == starts
-        assert sizes[tensor] == ends[-1]
 
 
 def test_memory_does_not_grow_with_the_models(write: Write) -> None:

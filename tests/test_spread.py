@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.batches import AbstractMeasurer, Rows
 from analyzer.checkpoints import open_checkpoint
 from analyzer.evaluation import evaluate
 from analyzer.measures import BINS, Histogram, bin_edges
 from analyzer.records import KeyScan, RowCosines
 from analyzer.scan import scan
 from analyzer.spread import top_energy
-from analyzer.sums import AbstractMeasurer, Rows, _CompiledMeasurer, _TorchMeasurer
+from analyzer.sums import CompiledMeasurer
+from analyzer.torch_measurer import TorchMeasurer
 
-MEASURERS: list[AbstractMeasurer] = [_CompiledMeasurer(), _TorchMeasurer("cpu")]
+MEASURERS: list[AbstractMeasurer] = [CompiledMeasurer(), TorchMeasurer("cpu")]
 Write = Callable[..., Path]
 
 

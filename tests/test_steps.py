@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from analyzer.batches import AbstractMeasurer
 from analyzer.checkpoints import open_checkpoint
 from analyzer.kernels.formats import FLOATS
 from analyzer.measures import LOWEST_STEP, STEP_BINS, Histogram, Sums, add_sums, step_edges
 from analyzer.scan import scan
-from analyzer.sums import AbstractMeasurer, _CompiledMeasurer, _TorchMeasurer
+from analyzer.sums import CompiledMeasurer
+from analyzer.torch_measurer import TorchMeasurer
 from tests.conftest import Write
 
-MEASURERS: list[AbstractMeasurer] = [_CompiledMeasurer(), _TorchMeasurer("cpu")]
+MEASURERS: list[AbstractMeasurer] = [CompiledMeasurer(), TorchMeasurer("cpu")]
 TORCH = {
     "F64": torch.float64,
     "F32": torch.float32,

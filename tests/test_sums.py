@@ -12,13 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.batches import AbstractMeasurer
 from analyzer.evaluation import evaluate
 from analyzer.kernels.formats import FLOATS
 from analyzer.measures import HISTOGRAMS, SUM_FIELDS, TASK_COUNTS, Sums, add_sums
 from analyzer.statistics import STATISTICS
-from analyzer.sums import AbstractMeasurer, _CompiledMeasurer, _TorchMeasurer, compare_equality
+from analyzer.sums import CompiledMeasurer, compare_equality
+from analyzer.torch_measurer import TorchMeasurer
 
-MEASURERS: list[AbstractMeasurer] = [_CompiledMeasurer(), _TorchMeasurer("cpu")]
+MEASURERS: list[AbstractMeasurer] = [CompiledMeasurer(), TorchMeasurer("cpu")]
 TORCH = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from analyzer.batches import AbstractMeasurer
 from analyzer.checkpoints import Checkpoint, open_checkpoint
 from analyzer.checkpoints.scale_grid import ScaleGrid
 from analyzer.checkpoints.scaled import ScaledSource
@@ -23,10 +24,11 @@ from analyzer.kernels.formats import FLOATS, casts
 from analyzer.measures import Sums
 from analyzer.records import KeyScan, TensorInfo
 from analyzer.scan import scan
-from analyzer.sums import AbstractMeasurer, _CompiledMeasurer, _TorchMeasurer
+from analyzer.sums import CompiledMeasurer
+from analyzer.torch_measurer import TorchMeasurer
 from analyzer.verdicts import VERDICTS, verdict, worst
 
-MEASURERS: list[AbstractMeasurer] = [_CompiledMeasurer(), _TorchMeasurer("cpu")]
+MEASURERS: list[AbstractMeasurer] = [CompiledMeasurer(), TorchMeasurer("cpu")]
 TORCH = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer.kernels import compiled_pairs as pairs
 from analyzer.kernels import compiled_sums as loop
+from analyzer.kernels import compiled_tasks as tasks
 from analyzer.kernels.formats import FLOATS, eight_bit_values, spacing, values_of
 from analyzer.measures import BINS, STEP_BINS, bin_edges, step_edges
 
@@ -66,11 +68,11 @@ def measured(spans: list[Span], *, gap: int = 0) -> list[Measured]:
         table[k, loop.ROW] = row
         row += span.rows
     a, b, c = (np.concatenate([np.empty(0, np.uint8), *side]) for side in raw)
-    out, tasks = np.zeros((n, loop.WIDTH)), np.zeros((n, loop.TASK_WIDTH))
+    out, out_tasks = np.zeros((n, pairs.WIDTH)), np.zeros((n, tasks.TASK_WIDTH))
     edges, bins = np.full((n, 3, 2), -1, np.int64), np.full((640 * n, 2), np.nan)
     rows, scratch = np.zeros((row, 3)), loop.new_scratch()
     scales = np.array([spacing(*span.dtypes[:2]) for span in spans])
-    written = loop.measure_batch(a, b, c, table, TABLES, scales, out, tasks, edges, bins, rows, scratch)
+    written = loop.measure_batch(a, b, c, table, TABLES, scales, out, out_tasks, edges, bins, rows, scratch)
     assert np.isnan(bins[written:]).all()
     assert not scratch[: loop.CLEAN].any()
     found, at = [], 0
@@ -81,7 +83,7 @@ def measured(spans: list[Span], *, gap: int = 0) -> list[Measured]:
             assert held == 0 or bins[at, 0] > 0 < bins[at + held - 1, 0]
             at += held
         here = int(table[k, loop.ROW])
-        found.append(Measured(out[k], tasks[k], histograms, rows[here : here + span.rows]))
+        found.append(Measured(out[k], out_tasks[k], histograms, rows[here : here + span.rows]))
     assert at == written
     return found
 
@@ -128,29 +130,29 @@ def check(span: Span, got: Measured) -> None:
     x, y = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
     d = y - x
     exact = {
-        loop.N: finite.sum(),
-        loop.NONFINITE_A: (~np.isfinite(a)).sum(),
-        loop.NONFINITE_B: (~np.isfinite(b)).sum(),
-        loop.CHANGED: (x != y).sum(),
-        loop.SIGN_FLIPS: (np.sign(x) * np.sign(y) < 0).sum(),
-        loop.MAX_ABS_D: np.abs(d).max(initial=0),
+        pairs.N: finite.sum(),
+        pairs.NONFINITE_A: (~np.isfinite(a)).sum(),
+        pairs.NONFINITE_B: (~np.isfinite(b)).sum(),
+        pairs.CHANGED: (x != y).sum(),
+        pairs.SIGN_FLIPS: (np.sign(x) * np.sign(y) < 0).sum(),
+        pairs.MAX_ABS_D: np.abs(d).max(initial=0),
     }
     assert exact == {place: got.sums[place] for place in exact}
     scale, floor = spacing(*span.dtypes[:2])[:2]
     power = 2.0 ** (np.frexp(x)[1] - 1)
     ulp = np.where(x != 0, np.maximum(power * scale, floor), 0.0)
     close = {
-        loop.SUM_AA: x @ x,
-        loop.SUM_BB: y @ y,
-        loop.SUM_DD: d @ d,
-        loop.SUM_AB: x @ y,
-        loop.SUM_ABS_D: np.abs(d).sum(),
-        loop.SUM_ULP_SQ: ulp @ ulp,
-        loop.M2_A: ((x - x[finite].mean())[finite] ** 2).sum() if finite.any() else 0.0,
-        loop.M2_B: ((y - y[finite].mean())[finite] ** 2).sum() if finite.any() else 0.0,
+        pairs.SUM_AA: x @ x,
+        pairs.SUM_BB: y @ y,
+        pairs.SUM_DD: d @ d,
+        pairs.SUM_AB: x @ y,
+        pairs.SUM_ABS_D: np.abs(d).sum(),
+        pairs.SUM_ULP_SQ: ulp @ ulp,
+        pairs.M2_A: ((x - x[finite].mean())[finite] ** 2).sum() if finite.any() else 0.0,
+        pairs.M2_B: ((y - y[finite].mean())[finite] ** 2).sum() if finite.any() else 0.0,
     }
     np.testing.assert_allclose([got.sums[place] for place in close], list(close.values()), rtol=1e-12)
-    for place, side in ((loop.SUM_A, x), (loop.SUM_B, y)):
+    for place, side in ((pairs.SUM_A, x), (pairs.SUM_B, y)):
         assert got.sums[place] == pytest.approx(side.sum(), rel=0, abs=1e-14 * np.abs(side).sum())
     if span.width:
         padded = np.zeros((3, span.rows * span.width))
@@ -159,11 +161,11 @@ def check(span: Span, got: Measured) -> None:
         np.testing.assert_allclose(got.rows, expected, rtol=1e-12)
     if rest:
         p, q = x - np.where(finite, rest[0], 0.0), y - np.where(finite, rest[0], 0.0)
-        assert got.tasks[loop.MOVED_BOTH] == ((p != 0) & (q != 0)).sum()
-        assert got.tasks[loop.CONFLICTS] == (np.sign(p) * np.sign(q) < 0).sum()
-        np.testing.assert_allclose(got.tasks[loop.TASK_AA], p @ p, rtol=1e-12)
-        np.testing.assert_allclose(got.tasks[loop.ABS_SUM], np.abs(p + q).sum(), rtol=1e-12)
-        assert got.tasks[loop.DOT_A] == pytest.approx(x @ p, rel=0, abs=1e-14 * (np.abs(x) @ np.abs(p)))
+        assert got.tasks[tasks.MOVED_BOTH] == ((p != 0) & (q != 0)).sum()
+        assert got.tasks[tasks.CONFLICTS] == (np.sign(p) * np.sign(q) < 0).sum()
+        np.testing.assert_allclose(got.tasks[tasks.TASK_AA], p @ p, rtol=1e-12)
+        np.testing.assert_allclose(got.tasks[tasks.ABS_SUM], np.abs(p + q).sum(), rtol=1e-12)
+        assert got.tasks[tasks.DOT_A] == pytest.approx(x @ p, rel=0, abs=1e-14 * (np.abs(x) @ np.abs(p)))
     check_histograms(span, x, d, got.histograms)
 
 
@@ -220,8 +222,8 @@ def test_what_is_equal_has_no_change(dtype: str) -> None:
     found = measured(spans)
     for span, got in zip(spans, found, strict=True):
         check(span, got)
-    assert 0 == found[0].sums[loop.CHANGED]
-    assert 1 >= found[2].sums[loop.CHANGED]
+    assert 0 == found[0].sums[pairs.CHANGED]
+    assert 1 >= found[2].sums[pairs.CHANGED]
 
 
 @settings(max_examples=60, deadline=None)
@@ -249,3 +251,23 @@ def test_neighbours_do_not_matter(
         np.testing.assert_array_equal(alone.rows, got.rows)
         for one, other in zip(alone.histograms, got.histograms, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_signs_of_tiny_numbers_are_opposed() -> None:
+    """Where the product of two fp64 numbers is too small for fp64, and at zeros of both signs."""
+    a = np.array([1e-200, -1e-200, 5e-324, 0.0, -0.0, 1e-200])
+    b = np.array([-1e-200, 1e-200, -5e-324, -1e-200, 1.0, 2e-200])
+    span = Span((a.view(np.uint8), b.view(np.uint8)), ("F64", "F64"))
+    assert 3 == measured([span])[0].sums[pairs.SIGN_FLIPS]
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-6])
+def test_a_small_spread_about_a_large_mean_keeps_its_digits(spread: float) -> None:
+    """Σ(x − mean)² is no difference of large numbers, on both sides and where both are equal."""
+    rng = np.random.default_rng(4)
+    a, b = (rng.normal(1000.0, spread, 3000) for _ in range(2))
+    spans = [Span((x.view(np.uint8), y.view(np.uint8)), ("F64", "F64")) for x, y in ((a, b), (a, a.copy()))]
+    first, second = measured(spans)
+    m2_a, m2_b = (float(((x - x.mean()) ** 2).sum()) for x in (a, b))
+    for got, expected in ((first, (m2_a, m2_b)), (second, (m2_a, m2_a))):
+        assert expected == pytest.approx((got.sums[pairs.M2_A], got.sums[pairs.M2_B]), rel=1e-6)

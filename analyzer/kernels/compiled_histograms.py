@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.kernels.compiled import add_pair, bits_of_f64, compile_loop
+from analyzer.kernels.compiled import add_pair, bits_of_f64
+from analyzer.kernels.compiled_views import compile_inner, f64_at
 from analyzer.kernels.formats import FLOATS
 from analyzer.measures import BINS, LOWEST_EXPONENT, LOWEST_STEP, STEP_BINS, STEP_OCTAVES
 
@@ -20,9 +21,8 @@ from analyzer.measures import BINS, LOWEST_EXPONENT, LOWEST_STEP, STEP_BINS, STE
 # which nobody reads.
 _ROW = 2 * STEP_OCTAVES
 CHANGED_PLACES = BINS * _ROW
-_STILL = np.int64(63)
 TABLE = CHANGED_PLACES + _ROW
-WORK = 4 * STEP_BINS  # two histograms of steps
+WORK = 4 * _ROW  # two histograms of steps, of even and of odd rows each
 
 _BIN_SHIFT = np.int64(51)  # leaves the exponent and one bit of the significand: two bins to an octave
 _FIRST_BIN = np.int64((1023 + LOWEST_EXPONENT) << 1)  # the code of the lowest edge, so shifted
@@ -31,41 +31,44 @@ _E4M3_SCALE = FLOATS["F8_E4M3"].scale
 _E4M3_FLOOR = int(math.log2(FLOATS["F8_E4M3"].smallest_spacing))
 
 
-@compile_loop(_nrt=False, error_model="numpy")
+@compile_inner()
 def add_to_table(a: Any, b: Any, n: Any, spacing: Any, squares: Any, slots: Any, table: Any) -> Any:
     """Add the block to the table: first all places, in vector registers, then all sums."""
     # ulp(a) as an exponent, like those of fp64: that of a, less the digits of A's format, with a floor
-    digits = (bits_of_f64(spacing[6]) >> _EXPONENT_SHIFT) - np.int64(1023)
-    floor = bits_of_f64(spacing[7]) >> _EXPONENT_SHIFT
+    digits = np.int32((bits_of_f64(spacing[6]) >> _EXPONENT_SHIFT) - np.int64(1023))
+    floor = np.int32(bits_of_f64(spacing[7]) >> _EXPONENT_SHIFT)
     _find_slots(a, b, n, digits, floor, squares, slots)
     for i in range(n):
         add_pair(table, slots[i], 1.0, squares[i])
 
 
-@compile_loop(_nrt=False, error_model="numpy")
+@compile_inner()
 def _row_of(size: Any) -> Any:
     """The bin of |d|, from its bits."""
     return min(max((size >> _BIN_SHIFT) - _FIRST_BIN, np.int64(0)), np.int64(BINS - 1))
 
 
-@compile_loop(_nrt=False, error_model="numpy")
+@compile_inner()
 def _find_slots(a: Any, b: Any, n: Any, digits: Any, floor: Any, squares: Any, slots: Any) -> Any:
     """The place of every element in the table."""
+    # An exponent lies in the upper half of a number: twice as many of those to a register.
     for i in range(n):
         x = a[i]
         d = b[i] - x
         squares[i] = d * d
-        size = bits_of_f64(abs(d))
-        row = _row_of(size)
-        ulp = max((bits_of_f64(abs(x)) >> _EXPONENT_SHIFT) + digits, floor)
-        step = (size >> _EXPONENT_SHIFT) - ulp - np.int64(LOWEST_STEP)
-        step = min(max(step, np.int64(0)), np.int64(STEP_OCTAVES - 1))
-        changed = row * np.int64(_ROW) + (step << np.int64(1))
-        still = np.int64(CHANGED_PLACES) + ((np.int64(i) & _STILL) << np.int64(1))
+        upper = np.int32(bits_of_f64(abs(d)) >> np.int64(32))
+        row = np.int32(upper >> np.int32(19)) - np.int32(_FIRST_BIN)
+        row = min(max(np.int32(row), np.int32(0)), np.int32(BINS - 1))
+        ulp = np.int32(np.int32(bits_of_f64(abs(x)) >> np.int64(32)) >> np.int32(20)) + digits
+        ulp = max(np.int32(ulp), floor)
+        step = np.int32(np.int32(upper >> np.int32(20)) - ulp) - np.int32(LOWEST_STEP)
+        step = min(max(np.int32(step), np.int32(0)), np.int32(STEP_OCTAVES - 1))
+        changed = np.int32(np.int32(row * np.int32(_ROW)) + np.int32(step << np.int32(1)))
+        still = np.int32(np.int32(CHANGED_PLACES) + ((np.int32(i) & np.int32(63)) << np.int32(1)))
         slots[i] = changed if d != 0.0 else still
 
 
-@compile_loop(_nrt=False, error_model="numpy")
+@compile_inner()
 def write_histograms(
     table: Any, work: Any, changed: Any, largest: Any, spacing: Any, edges: Any, bins: Any, written: Any
 ) -> Any:
@@ -80,46 +83,38 @@ def write_histograms(
         for i in range(6):
             edges[i] = 0
         return written
+    steps, narrow_steps = f64_at(work, 0, 2 * _ROW), f64_at(work, 16 * _ROW, 2 * _ROW)
     top = _row_of(bits_of_f64(largest))
-    low = _add_rows(table, work, changed, top, bins, written)
+    low = _add_rows(table, steps, changed, top, bins, written)
     edges[0], edges[1] = low, top + 1 - low
     written += top + 1 - low
-    first, last = _trim(work, np.int64(0))
-    edges[2], edges[3] = first, last + 1 - first
-    written = _move(work, np.int64(0), first, last, bins, written)
-    first, last = first >> 1, last >> 1
-    coarser = (bits_of_f64(_E4M3_SCALE) >> _EXPONENT_SHIFT) - (bits_of_f64(spacing[6]) >> _EXPONENT_SHIFT)
+    first, last = _ends(steps)
     for row in range(low, top + 1):
-        # A spacing is a power of two, so |d| in units of it lies in the same half of its octave as |d|.
-        # From the octaves of |d| and of |d| / ulp(a) follows that of ulp(a), and from A's spacing that of
-        # e4m3: the digits that it lacks more, with a floor, on which |d| alone decides.
-        highest = (row >> 1) + LOWEST_EXPONENT - _E4M3_FLOOR - LOWEST_STEP
-        for octave in range(first, last + 1):
-            slot = row * _ROW + 2 * octave
-            narrow = min(max(min(octave - coarser, highest), 0), STEP_OCTAVES - 1)
-            add_pair(work, _ROW * 2 + 2 * (2 * narrow + (row & 1)), table[slot], table[slot + 1])
-            table[slot] = table[slot + 1] = 0.0
-    first, last = _trim(work, np.int64(_ROW * 2))
+        _add_row_to_e4m3(table, row, first >> 1, last >> 1, spacing[6], narrow_steps)
+    edges[2], edges[3] = first, last + 1 - first
+    written = _move(steps, first, last, bins, written)
+    first, last = _ends(narrow_steps)
     edges[4], edges[5] = first, last + 1 - first
-    return _move(work, np.int64(_ROW * 2), first, last, bins, written)
+    return _move(narrow_steps, first, last, bins, written)
 
 
-@compile_loop(_nrt=False, error_model="numpy", fastmath={"reassoc"})
-def _add_rows(table: Any, work: Any, changed: Any, top: Any, bins: Any, written: Any) -> Any:
+@compile_inner(fastmath={"reassoc"})
+def _add_rows(table: Any, steps: Any, changed: Any, top: Any, bins: Any, written: Any) -> Any:
     """Sum the table's rows, from `top` down to the last that is in use, which it returns, and its columns.
 
-    The rows' sums go to `bins`. The columns' go to `work`, those of even and of odd rows for themselves, in
-    the order of `measures.step_edges`.
+    The rows' sums go to `bins`. The columns' go to `steps`, those of even rows to its first half: a spacing
+    is a power of two, so |d| in units of it lies in the same half of its octave as |d|.
     """
     row = top
     while True:
+        line, column = f64_at(table, 8 * _ROW * row, _ROW), f64_at(steps, 8 * _ROW * (row & 1), _ROW)
         count = energy = 0.0
         for octave in range(STEP_OCTAVES):
-            more, square = table[row * _ROW + 2 * octave], table[row * _ROW + 2 * octave + 1]
-            count += more
-            energy += square
-            work[4 * octave + 2 * (row & 1)] += more
-            work[4 * octave + 2 * (row & 1) + 1] += square
+            count += line[2 * octave]
+            energy += line[2 * octave + 1]
+        for place in range(_ROW):
+            column[place] += line[place]
+        # from the highest down, for now
         bins[2 * (written + top - row)], bins[2 * (written + top - row) + 1] = count, energy
         changed -= count
         if changed <= 0.0 or row == 0:
@@ -132,20 +127,52 @@ def _add_rows(table: Any, work: Any, changed: Any, top: Any, bins: Any, written:
     return row
 
 
-@compile_loop(_nrt=False, error_model="numpy")
-def _trim(work: Any, start: Any) -> Any:
-    """The first and the last bin of steps that holds something; one of them does."""
+@compile_inner()
+def _add_row_to_e4m3(table: Any, row: Any, first: Any, last: Any, scale: Any, steps: Any) -> Any:
+    """Add one row of the table to the steps of e4m3, and clean it.
+
+    From the octaves of |d| and of |d| / ulp(a) follows that of ulp(a), and from A's spacing that of e4m3: the
+    digits that it lacks more, with a floor, on which |d| alone decides.
+    """
+    line = f64_at(table, 8 * _ROW * row, _ROW)
+    half = _ROW * (row & 1)
+    coarser = (bits_of_f64(_E4M3_SCALE) >> _EXPONENT_SHIFT) - (bits_of_f64(scale) >> _EXPONENT_SHIFT)
+    highest = (row >> 1) + LOWEST_EXPONENT - _E4M3_FLOOR - LOWEST_STEP
+    floor = min(max(highest + coarser + 1, first), last + 1)  # the first octave that lies on the floor
+    for octave in range(first, floor):
+        narrow = min(max(octave - coarser, 0), STEP_OCTAVES - 1)
+        add_pair(steps, half + 2 * narrow, line[2 * octave], line[2 * octave + 1])
+    count = energy = 0.0
+    for octave in range(floor, last + 1):
+        count += line[2 * octave]
+        energy += line[2 * octave + 1]
+    add_pair(steps, half + 2 * min(max(highest, 0), STEP_OCTAVES - 1), count, energy)
+    for place in range(2 * first, 2 * last + 2):
+        line[place] = 0.0
+
+
+@compile_inner()
+def _place_of(index: Any) -> Any:
+    """Where bin `index` of `measures.step_edges` is: even and odd ones lie apart."""
+    return _ROW * (index & 1) + 2 * (index >> 1)
+
+
+@compile_inner()
+def _ends(steps: Any) -> Any:
+    """The first and the last bin that holds something; one of them does."""
     first, last = np.int64(0), np.int64(STEP_BINS - 1)
-    while first < last and work[start + 2 * first] == 0.0:
+    while first < last and steps[_place_of(first)] == 0.0:
         first += 1
-    while last > first and work[start + 2 * last] == 0.0:
+    while last > first and steps[_place_of(last)] == 0.0:
         last -= 1
     return first, last
 
 
-@compile_loop(_nrt=False, error_model="numpy")
-def _move(work: Any, start: Any, first: Any, last: Any, bins: Any, written: Any) -> Any:
-    for place in range(2 * first, 2 * last + 2):
-        bins[2 * (written - first) + place] = work[start + place]
-        work[start + place] = 0.0
+@compile_inner()
+def _move(steps: Any, first: Any, last: Any, bins: Any, written: Any) -> Any:
+    """Write bins first … last to `bins` and clean them; returns how much is written then."""
+    for index in range(first, last + 1):
+        place, target = _place_of(index), 2 * (written + index - first)
+        bins[target], bins[target + 1] = steps[place], steps[place + 1]
+        steps[place] = steps[place + 1] = 0.0
     return written + last + 1 - first

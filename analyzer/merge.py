@@ -16,7 +16,6 @@ from analyzer.categories import RuleBook, categorize, shipped
 from analyzer.checkpoints import Checkpoint
 from analyzer.compatibility.disagreements import baking_warnings, warnings_between
 from analyzer.errors import OutputError, RecipeError
-from analyzer.kernels.backends import CPU_CHUNK
 from analyzer.kernels.formats import FLOATS
 from analyzer.merging.inputs import Inputs
 from analyzer.merging.steps import Step, spans_of, steps_of
@@ -37,7 +36,8 @@ from analyzer.streaming import Progress, in_batches, run_batches
 from analyzer.writing.folder_writer import Folder, WeightFile, check_folder, create_folder
 from analyzer.writing.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
-_BATCH_BYTES = 1 << 20
+_BATCH_BYTES = 1 << 21
+_COPY_CHUNK = 1 << 20  # elements, where nothing is computed
 _TORCH_DTYPES = {
     "fp16": "float16",
     "bf16": "bfloat16",
@@ -231,7 +231,6 @@ class _Run:
         self, steps: Sequence[Step], blender: AbstractBlender | None, threads: int | None, progress: Progress
     ) -> None:
         self._steps, self._blender, self._threads, self._progress = steps, blender, threads, progress
-        self._chunk = blender.chunk if blender else CPU_CHUNK
         self._total = sum(step.entry.nbytes for step in steps)
         self._before = 0  # bytes' worth of the passes before
 
@@ -256,11 +255,15 @@ class _Run:
 
     def write(self, worker: Worker) -> None:
         """Compute and write everything."""
-        spans = (span for step in self._steps for span in spans_of(step, self._chunk))
+        chunk, encoded = _COPY_CHUNK, 0
+        if self._blender is not None:
+            encoded = self._blender.chunk  # encoders hold fp64 in several forms, as methods in NumPy do
+            chunk = self._blender.fused_chunk if worker.fused else self._blender.chunk
+        spans = (span for step in self._steps for span in spans_of(step, encoded if step.encoder else chunk))
         run_batches(
             in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
             worker.run,
-            state=buffers_for(self._steps, self._chunk),
+            state=buffers_for(self._steps, chunk),
             threads=self._threads,
             total=self._total - self._before,
             progress=lambda done, _total: self._progress(self._before + done, self._total),

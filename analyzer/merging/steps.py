@@ -37,6 +37,11 @@ class Step:
             return False
         return all(place.info.dtype == self.entry.dtype for cut in self.cuts for place in cut.places)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the values stay A's."""
+        return self.action.verb in ("keep", "cast")
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -45,17 +50,18 @@ class Span:
     step: Step
     cut: Cut | None
     start: int  # within the cut
-    count: int
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are written."""
-        return self.count * self.step.entry.itemsize
+    count: int  # 1 or more
+    nbytes: int  # that are written
 
     @property
     def place(self) -> int:
         """Where the first element stands in the output tensor."""
         return self.start + (self.cut.start if self.cut else 0)
+
+    @property
+    def offset(self) -> int:
+        """Where the first byte stands in the output tensor."""
+        return self.place * (self.nbytes // self.count)
 
 
 def steps_of(files: Sequence[OutputFile], inputs: Inputs, plan: Plan, recipe: Recipe) -> list[Step]:
@@ -71,10 +77,12 @@ def steps_of(files: Sequence[OutputFile], inputs: Inputs, plan: Plan, recipe: Re
 
 def spans_of(step: Step, chunk: int) -> Iterator[Span]:
     """The step's elements in runs of at most `chunk`."""
+    itemsize = step.entry.itemsize
     for cut in step.cuts or (None,):
         count = cut.count if cut else prod(step.entry.shape)
         for start in range(0, count, chunk):
-            yield Span(step, cut, start, min(chunk, count - start))
+            here = min(chunk, count - start)
+            yield Span(step, cut, start, here, here * itemsize)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,15 @@ class SafetensorsWriter:
         self._put(memoryview(layout.header), 0)
 
     def write(self, index: int, offset: int, data: NDArray[np.uint8]) -> None:
-        """Put bytes of entry `index` where they belong, `offset` bytes into the tensor."""
-        self._put(data.data, self._starts[index] + offset)
+        """Put bytes of entry `index` where they belong, `offset` bytes into the tensor.
+
+        They may go on into the entries that lie behind it in the file.
+        """
+        self._put(data.data, self.position(index, offset))
+
+    def position(self, index: int, offset: int = 0) -> int:
+        """Where in the file a byte of entry `index` stands."""
+        return self._starts[index] + offset
 
     def _put(self, view: memoryview, position: int) -> None:
         with output_errors(self._path):

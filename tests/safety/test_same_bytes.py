@@ -50,6 +50,7 @@ def test_threads_and_pieces_do_not_matter(
     usual = open_blender("cpu").chunk
     for threads, chunk in ((1, usual), (2, usual), (7, usual), (7, 4096), (2, 50_001)):
         monkeypatch.setattr(blender, "chunk", chunk)
+        monkeypatch.setattr(blender, "fused_chunk", chunk)
         out = tmp_path / f"{threads}-{chunk}" / "o.safetensors"
         out.parent.mkdir()
         result = run("merge", models["a"], models["b"], "-o", out, *options, "--threads", threads)

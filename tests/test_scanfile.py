@@ -24,7 +24,7 @@ from analyzer.measures import SUM_FIELDS, Histogram, Sums, TaskSums
 from analyzer.ranking import rank, total
 from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
 from analyzer.scan import scan
-from analyzer.scanfile import dumps, load
+from analyzer.scanfile import dumps, load, pieces
 from analyzer.statistics import STATISTICS
 
 Write = Callable[..., Path]
@@ -164,6 +164,21 @@ def test_the_scan_of_real_files_comes_back(tmp_path: Path, write: Write, unet: U
     path.write_bytes(dumps(measured))
     assert measured == load(path)
     assert dumps(measured) == dumps(load(path))
+
+
+def test_many_keys_come_back_in_their_order(tmp_path: Path) -> None:
+    """Of thousands of rows, plain ones and ones with something odd, each stands where it stood."""
+    odd = (*SCAN.keys, replace(SCAN.keys[0], sums=replace(_MEASURED, sum_dd=math.inf)))
+    keys = tuple(
+        replace(odd[i % 5 if i == 1500 or i > 2600 else 2], key=f"k{i}", key_b=f"k{i}") for i in range(3000)
+    )
+    several = replace(SCAN, keys=keys, virtual=keys[:1100])
+    path = tmp_path / "scan.json"
+    path.write_bytes(dumps(several))
+    assert several == load(path)
+    assert [f"k{i}" for i in range(3000)] == [row["key"] for row in json.loads(path.read_bytes())["keys"]]
+    assert path.read_bytes() == b"".join(pieces(several))
+    assert max(map(len, pieces(several))) < len(path.read_bytes()) / 2
 
 
 @pytest.fixture(scope="module")

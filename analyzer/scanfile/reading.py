@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from analyzer.measures import (
     TaskSums,
 )  # fmt: skip
 from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
-from analyzer.scanfile.layout import FORMAT, TASK, VERSION
+from analyzer.scanfile.layout import FORMAT, LARGEST_COUNT, LOWEST_COSINE, SIGNED, TASK, VERSION
+from analyzer.scanfile.sound_rows import OddRowsError, sound_rows
 
 
 def load(path: Path) -> Scan:
@@ -63,8 +64,7 @@ def load(path: Path) -> Scan:
 _ADDED = {"nonfinite_differs", "cast_only"}  # fields that the first files of version 1 lack
 _ADDED_TO_TASKS = ("task_dot_a",)
 _RANKS = ("rank_90", "lora_rank")
-_SIGNED = {"sum_a", "sum_b", "sum_ab", "dot_a"}
-_LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
+_COSINES = tuple(f.name for f in fields(RowCosines))
 _LABELS = [f.name for f in fields(Labels) if f.name != "counted"]
 
 
@@ -76,14 +76,14 @@ def _scan(document: Mapping[str, Any]) -> Scan:
         a=_model(models["a"]),
         b=_model(models["b"]),
         blocks=_texts(document["blocks"]),
-        keys=tuple(_key(row) for row in _list(document["keys"])),
+        keys=_keys(_list(document["keys"])),
         only_in_a=_texts(document["only_in_a"]),
         only_in_b=_texts(document["only_in_b"]),
         shape_mismatch=tuple(
             ShapeMismatch(_text(row["key"]), _shape(row["shape_a"]), _shape(row["shape_b"]))
             for row in _list(document["shape_mismatch"])
         ),
-        virtual=tuple(_key(row) for row in _list(document.get("virtual", []))),
+        virtual=_keys(_list(document.get("virtual", []))),
         notes=_texts(document.get("notes", [])),
         base=_model(models["base"]) if models.get("base") is not None else None,
         with_spectrum=_flag(document.get("spectrum", False)),
@@ -102,7 +102,35 @@ def _model(document: Mapping[str, Any]) -> ModelId:
         title=_text(document.get("title", "")),
         keys=_count(document.get("keys", 0)),
         dtypes=None if dtypes is None else {name: _count(count) for name, count in dtypes.items()},
+        sha256=_digests(document.get("sha256")),
     )
+
+
+def _digests(value: Any) -> str | dict[str, str] | None:
+    """Of a file, or of the files of a folder by name."""
+    if isinstance(value, dict):
+        return {name: _text(digest) for name, digest in value.items()}
+    return None if value is None else _text(value)
+
+
+def _keys(documents: list[Any]) -> tuple[KeyScan, ...]:
+    """The rows of these documents, which are gone then: beside the rows they would take twice the memory."""
+    rows: list[KeyScan] = []
+    while documents:
+        rows += _block(documents[-_ROWS:])[::-1]
+        del documents[-_ROWS:]
+    return tuple(rows[::-1])
+
+
+def _block(documents: Sequence[Any]) -> list[KeyScan]:
+    try:
+        rows = sound_rows(documents)
+    except OddRowsError:
+        return [_key(document) for document in documents]
+    return [
+        row if _FEW.isdisjoint(document) else replace(row, **_more(document))
+        for row, document in zip(rows, documents, strict=True)
+    ]
 
 
 def _key(document: Mapping[str, Any]) -> KeyScan:
@@ -115,11 +143,13 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
         dtype_b=_text(document["dtype_b"]),
         labels=Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted),
         sums=_sums(document),
-        slice=_shape(document["slice"]) if "slice" in document else None,
-        rows=_rows(document["rows"]) if "rows" in document else None,
-        row_cosines=_row_cosines(document["row_cosines"]) if "row_cosines" in document else None,
-        spectrum=_spectrum(document["spectrum"]) if "spectrum" in document else None,
+        **_more(document),
     )
+
+
+def _more(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What only some rows have."""
+    return {name: read(document[name]) for name, read in _MORE.items() if name in document}
 
 
 def _sums(document: Mapping[str, Any]) -> Sums:
@@ -152,7 +182,7 @@ def _histogram(document: Any, bins: int) -> Histogram:
 
 
 def _row_cosines(document: Any) -> RowCosines:
-    return RowCosines(*(_number(document[f.name], lowest=-1.0) for f in fields(RowCosines)))
+    return RowCosines(*(_number(document[name], lowest=LOWEST_COSINE) for name in _COSINES))
 
 
 def _spectrum(document: Any) -> Spectrum:
@@ -174,7 +204,7 @@ def _sum(name: str, value: Any) -> Any:
         return float("inf")
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} {value!r} is not a number")
-    if value < 0 and name not in _SIGNED:
+    if value < 0 and name not in SIGNED:
         raise ValueError(f"{name} {value!r} is negative")
     return float(value)
 
@@ -194,7 +224,7 @@ def _flag(value: Any) -> bool:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_COUNT:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
         raise TypeError(f"{value!r} is not a count")
     return value
 
@@ -217,3 +247,8 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(_count(n) for n in _list(value))
+
+
+_ROWS = 1 << 10  # that are looked at together
+_MORE = {"slice": _shape, "rows": _rows, "row_cosines": _row_cosines, "spectrum": _spectrum}
+_FEW = _MORE.keys() - {"row_cosines"}  # what few rows have

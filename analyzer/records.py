@@ -195,6 +195,7 @@ class ModelId:
     title: str = ""
     keys: int = 0
     dtypes: Mapping[str, int] | None = None  # dtype -> elements
+    sha256: str | Mapping[str, str] | None = None  # of the file, or of each in a folder; None: not asked for
 
 
 @dataclass(frozen=True, slots=True)

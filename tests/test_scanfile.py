@@ -135,7 +135,7 @@ READ = [way for way in ways(DOCUMENT) if not set(DERIVED) & set(way) and "dtypes
 # Not in every file of version 1: later than the first ones, or not measured by every scan.
 ADDED = ("notes", "virtual", "slice", "rows", "base", "spectrum", "row_cosines", "histogram", "cast_only")
 ADDED += ("nonfinite_differs", "task_n", "task_dot_a", "steps", "e4m3_steps")
-OPTIONAL = ("title", "keys", "dtypes")  # of a model: added after the first version 1 was fixed
+OPTIONAL = ("title", "keys", "dtypes", "sha256")  # of a model: added after the first version 1 was fixed
 FIELDS = [
     way
     for way in READ
@@ -382,6 +382,8 @@ def is_fine(way: Way, value: object) -> bool:
         return value == ["list"]
     if field == "dtypes":
         return value in (None, {})
+    if field == "sha256":
+        return value is None or isinstance(value, str | dict)
     if field in ("rank_90", "lora_rank") or way == ("models", "base"):
         return value is None
     if "row_cosines" in way or "spectrum" in way[:-1]:

@@ -12,9 +12,12 @@ import os
 import stat
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 from analyzer.errors import CheckpointError
+
+Watch = Callable[[int, memoryview], None]  # the place of what was read, and the bytes, valid during the call
 
 
 class AbstractSource(ABC):
@@ -58,9 +61,16 @@ class FileSource(AbstractSource):
         except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise CheckpointError(f"{path}: {_reason(error)}") from error
         self.size = os.fstat(self._file.fileno()).st_size
+        self.watch: Watch | None = None
         self._lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer, and show it to who watches what is read."""
+        self.fill(offset, buffer)
+        if self.watch is not None:
+            self.watch(offset, buffer)
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
         """Read until the buffer is full; the system may deliver less than asked at a time."""
         done = 0
         while done < len(buffer):

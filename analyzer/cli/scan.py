@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import click
 from analyzer.cli import options
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from analyzer.categories import RuleBook
     from analyzer.readahead import Readahead
     from analyzer.records import Finding, KeyScan, Scan
     from analyzer.streaming import Progress
@@ -46,6 +47,12 @@ _FAILED = 3  # the exit code that says "--fail-on held"
     is_flag=True,
     help="Also measure in how many directions each matrix changed, and find LoRAs. Says what it costs.",
 )
+@click.option(
+    "--hash",
+    "with_hash",
+    is_flag=True,
+    help="Also the SHA-256 of every input file, as sha256sum prints it, in the same pass.",
+)
 @options.rules
 @click.option("--json", "as_json", is_flag=True, help="Print the scan as JSON, and nothing else.")
 @options.compute
@@ -60,6 +67,7 @@ def scan(
     only: str | None,
     fail_on: str | None,
     spectrum: bool,
+    with_hash: bool,
     rules: Path | None,
     as_json: bool,
     device: str,
@@ -67,52 +75,38 @@ def scan(
     quiet: bool,
 ) -> int:
     """Measure what differs between models A and B, key by key."""
-    from contextlib import ExitStack
-
     from analyzer.readahead import Readahead
 
-    ahead = Readahead()
     paths = (a, b, base) if base else (a, b)
-    if only is None and _is_warm() and all(path.is_file() for path in paths):
-        ahead.begin([[path] for path in paths])
+    with Readahead() as ahead:
+        # Begun before all that is imported: the disk need not wait for it.
+        if only is None and _is_warm() and all(path.is_file() for path in paths):
+            ahead.begin([[path] for path in paths])
 
-    from analyzer import scanfile
-    from analyzer.checkpoints import open_checkpoint
-    from analyzer.cli import terminal
-    from analyzer.devices import resolve_device
-    from analyzer.evaluation import require_asked
-    from analyzer.expressions import parse_expression
-    from analyzer.findings import findings
-    from analyzer.ranking import keys_where
-    from analyzer.scan import scan as run_scan
-    from analyzer.statistics import STATISTICS
-    from analyzer.writing.writer import check_files, write_files
+        from analyzer import scanfile
+        from analyzer.cli import terminal
+        from analyzer.evaluation import require_asked
+        from analyzer.expressions import parse_expression
+        from analyzer.findings import findings
+        from analyzer.ranking import keys_where
+        from analyzer.statistics import STATISTICS
+        from analyzer.writing.writer import write_files
 
-    condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
-    if condition is not None:
-        require_asked(condition.names, base=base is not None, spectrum=spectrum)
-    book = options.rule_book(rules)
-    with ExitStack() as opened:
-        opened.enter_context(ahead)
-        model_a, model_b = (opened.enter_context(open_checkpoint(path)) for path in (a, b))
-        model_c = opened.enter_context(open_checkpoint(base)) if base is not None else None
-        models = [model.files for model in (model_a, model_b, model_c) if model]
-        inputs = [file for files in models for file in files]
-        check_files([f for f in (output, report, table) if f], inputs=inputs)
-        where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
-        with terminal.progress_bar("scanning", quiet=quiet) as progress:
-            result = run_scan(
-                model_a,
-                model_b,
-                base=model_c,
-                only=only,
-                book=book,
-                spectrum=spectrum,
-                device=where,
-                threads=threads,
-                progress=_followed(ahead, models, progress) if only is None else progress,
-                notify=lambda text: None if quiet else terminal.remark(text),
-            )
+        condition = parse_expression(fail_on, names=STATISTICS) if fail_on is not None else None
+        if condition is not None:
+            require_asked(condition.names, base=base is not None, spectrum=spectrum)
+        result, inputs = _measure(
+            paths,
+            ahead,
+            outputs=[f for f in (output, report, table) if f],
+            only=only,
+            book=options.rule_book(rules),
+            spectrum=spectrum,
+            with_hash=with_hash,
+            device=device,
+            threads=threads,
+            quiet=quiet,
+        )
     failed = keys_where(result, condition) if condition else []
     found = findings(result)
     contents: dict[Path, Content] = {output: scanfile.pieces(result, found=found)} if output else {}
@@ -128,6 +122,67 @@ def scan(
             _print_summary(result, found)
             terminal.print_written(list(contents))
     return _FAILED if failed else 0
+
+
+def _measure(
+    paths: Sequence[Path],
+    ahead: Readahead,
+    *,
+    outputs: Sequence[Path],
+    only: str | None,
+    book: RuleBook,
+    spectrum: bool,
+    with_hash: bool,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+) -> tuple[Scan, list[Path]]:
+    """The scan of A, B and perhaps a base, and all files that were read for it."""
+    from contextlib import ExitStack
+
+    from analyzer.checkpoints import open_checkpoint
+    from analyzer.checkpoints.hashing import ModelHasher
+    from analyzer.cli import terminal
+    from analyzer.devices import resolve_device
+    from analyzer.scan import scan as run_scan
+    from analyzer.writing.writer import check_files
+
+    with ExitStack() as opened:
+        models = [opened.enter_context(open_checkpoint(path)) for path in paths]
+        inputs = [file for model in models for file in model.files]
+        check_files(outputs, inputs=inputs)
+        where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
+        hashers = [ModelHasher(model) for model in models] if with_hash else []
+        with terminal.progress_bar("scanning", quiet=quiet) as progress:
+            if only is None:
+                progress = _followed(ahead, [model.files for model in models], progress)
+            result = run_scan(
+                *models[:2],
+                base=models[2] if len(models) > 2 else None,
+                only=only,
+                book=book,
+                spectrum=spectrum,
+                device=where,
+                threads=threads,
+                progress=progress,
+                notify=lambda text: None if quiet else terminal.remark(text),
+            )
+        return _with_digests(result, [hasher.digests() for hasher in hashers]), inputs
+
+
+def _with_digests(result: Scan, digests: Sequence[str | Mapping[str, str]]) -> Scan:
+    """The scan with the digests of the files of A, B and the base; as it is if there are none."""
+    from dataclasses import replace
+
+    if not digests:
+        return result
+    a, b, *base = digests
+    return replace(
+        result,
+        a=replace(result.a, sha256=a),
+        b=replace(result.b, sha256=b),
+        base=replace(result.base, sha256=base[0]) if result.base else None,
+    )
 
 
 def _is_warm() -> bool:

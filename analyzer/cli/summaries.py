@@ -37,6 +37,8 @@ def print_scan(
     for name, model in (("A", scan.a), ("B", scan.b), ("C", scan.base)):
         if model is not None:
             console.print(Text.assemble((f"{name}  ", "bold"), model_line(model)), soft_wrap=True)
+            for line in _digest_lines(model):
+                console.print(Text(f"   {line}", "dim"), soft_wrap=True)
     console.print(Text(_pairing_line(scan)), soft_wrap=True)
     console.print()
     for finding in findings:
@@ -82,6 +84,13 @@ def model_line(model: ModelId) -> str:
     dtypes = sorted((model.dtypes or {}).items(), key=lambda item: -item[1])
     names = " + ".join(DTYPES[name].label if name in DTYPES else name for name, _ in dtypes[:3])
     return f"{printable(Path(model.path).name)}  {human_bytes(model.bytes)}  {names}  {model.title}"
+
+
+def _digest_lines(model: ModelId) -> list[str]:
+    """The SHA-256 of its files, as `sha256sum` prints them, if they were asked for."""
+    if isinstance(model.sha256, str):
+        return [f"sha256 {model.sha256}"]
+    return [f"sha256 {digest}  {printable(name)}" for name, digest in (model.sha256 or {}).items()]
 
 
 def _pairing_line(scan: Scan) -> str:

@@ -7,15 +7,16 @@ A field of a thousand rows is checked as one column. What is not plainly sound g
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from math import inf
 from typing import Any
 
 import numpy as np
 
+from analyzer.column_arithmetic import HistogramColumns
 from analyzer.measures import (
     BINS,
     COUNTS,
@@ -33,6 +34,8 @@ from analyzer.scanfile.layout import LARGEST_COUNT, LOWEST_COSINE, SIGNED, TASK
 
 _TEXTS = ("key", "key_b", "dtype_a", "dtype_b")
 _PLACES = tuple(field.name for field in fields(Labels) if field.name != "counted")
+_integers: Callable[[list[int]], array[int]] = partial(array, "q")
+_floats: Callable[[list[float]], array[float]] = partial(array, "d")
 _COSINES = tuple(field.name for field in fields(RowCosines))
 
 
@@ -108,14 +111,15 @@ def _histograms(documents: Sequence[Mapping[str, Any]], bins: int) -> list[Histo
     firsts, counts, energies = ([document[name] for document in documents] for name in names)
     _require_counts(firsts)
     _require(set(map(type, chain(counts, energies))) <= {list})
+    _require(set(map(type, chain.from_iterable(counts))) <= {int})
+    _require(set(map(type, chain.from_iterable(energies))) <= {int, float})
     _require(list(map(len, counts)) == list(map(len, energies)))
-    _require(all(first + len(held) <= bins for first, held in zip(firsts, counts, strict=True)))
-    _require_counts(list(chain.from_iterable(counts)))
-    _require_numbers(list(chain.from_iterable(energies)))
-    return [
-        Histogram(first, array("q", held), array("d", energy))
-        for first, held, energy in zip(firsts, counts, energies, strict=True)
-    ]
+    held = list(map(Histogram, firsts, map(_integers, counts), map(_floats, energies)))
+    columns = HistogramColumns.of(held)
+    _require(bool(((columns.first + columns.lengths) <= bins).all()))
+    _require(bool(((columns.counts >= 0) & (columns.counts <= LARGEST_COUNT)).all()))
+    _require(bool((columns.energies >= 0).all()))
+    return held
 
 
 def _numbers(values: Sequence[Mapping[str, Any]], name: str, count: bool, signed: bool) -> Sequence[float]:

@@ -7,9 +7,9 @@ A field of a thousand rows is checked as one column. What is not plainly sound g
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from math import inf
 from typing import Any
@@ -34,8 +34,6 @@ from analyzer.scanfile.layout import LARGEST_COUNT, LOWEST_COSINE, SIGNED, TASK
 
 _TEXTS = ("key", "key_b", "dtype_a", "dtype_b")
 _PLACES = tuple(field.name for field in fields(Labels) if field.name != "counted")
-_integers: Callable[[list[int]], array[int]] = partial(array, "q")
-_floats: Callable[[list[float]], array[float]] = partial(array, "d")
 _COSINES = tuple(field.name for field in fields(RowCosines))
 
 
@@ -114,7 +112,10 @@ def _histograms(documents: Sequence[Mapping[str, Any]], bins: int) -> list[Histo
     _require(set(map(type, chain.from_iterable(counts))) <= {int})
     _require(set(map(type, chain.from_iterable(energies))) <= {int, float})
     _require(list(map(len, counts)) == list(map(len, energies)))
-    held = list(map(Histogram, firsts, map(_integers, counts), map(_floats, energies)))
+    held = [
+        Histogram(first, array("q", integers), array("d", floats))
+        for first, integers, floats in zip(firsts, counts, energies, strict=True)
+    ]
     columns = HistogramColumns.of(held)
     _require(bool(((columns.first + columns.lengths) <= bins).all()))
     _require(bool(((columns.counts >= 0) & (columns.counts <= LARGEST_COUNT)).all()))

@@ -68,7 +68,7 @@ def _find_slots(a: Any, b: Any, n: Any, digits: Any, floor: Any, squares: Any, s
         slots[i] = changed if d != 0.0 else still
 
 
-@compile_inner()
+@compile_inner(inline="always")
 def write_histograms(
     table: Any, work: Any, changed: Any, largest: Any, spacing: Any, edges: Any, bins: Any, written: Any
 ) -> Any:

@@ -125,7 +125,7 @@ def measure_batch(
     return written
 
 
-@compile_inner()
+@compile_inner(inline="always")  # else all of it is optimised twice, which costs half a second
 def _measure_span(
     raw_a: Any, raw_b: Any, raw_c: Any, span: Any, tables: Any, spacing: Any, out: Any, tasks: Any,
     rows: Any, scratch: Any,

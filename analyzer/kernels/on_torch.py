@@ -43,13 +43,20 @@ def convert(raw: NDArray[np.uint8], dtype: str, dtype_out: str, device: str) -> 
     return _narrow(widen(raw, dtype, device), dtype_out)
 
 
-def widen(raw: NDArray[np.uint8], dtype: str, device: str) -> torch.Tensor:
+def upload(raw: NDArray[np.uint8], device: str) -> torch.Tensor:
+    """The bytes on the device. From pinned memory they travel while the processor goes on."""
+    if not raw.size:  # an empty slice of numpy has a stride of 0, which torch does not view as a wider dtype
+        return torch.empty(0, dtype=torch.uint8, device=device)
+    return torch.from_numpy(raw).to(device, non_blocking=True)
+
+
+def widen(raw: NDArray[np.uint8] | torch.Tensor, dtype: str, device: str) -> torch.Tensor:
     """The elements as fp64 on the device, exactly; the bytes travel, not the widened values."""
-    # Empty slices of numpy have a stride of 0, which torch does not view as a wider dtype.
-    tensor = (
-        torch.from_numpy(raw).to(device) if raw.size else torch.empty(0, dtype=torch.uint8, device=device)
-    )
-    return tensor.view(TORCH_DTYPES[dtype]).to(torch.float64)
+    tensor = raw if isinstance(raw, torch.Tensor) else upload(raw, device)
+    wanted = TORCH_DTYPES[dtype]
+    if tensor.storage_offset() % wanted.itemsize:  # torch views no element across its place
+        tensor = tensor.clone()
+    return tensor.view(wanted).to(torch.float64)
 
 
 def _narrow(values: torch.Tensor, dtype: str) -> tuple[NDArray[np.uint8], int]:

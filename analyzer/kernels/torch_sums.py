@@ -16,7 +16,8 @@ from analyzer.kernels.formats import FLOATS, ROUND_TO_ULP
 from analyzer.kernels.on_torch import EXPONENT_BITS, widen
 from analyzer.measures import BINS, LOWEST_EXPONENT, LOWEST_STEP, STEP_BINS, STEP_OCTAVES
 
-Operand = tuple[NDArray[np.uint8], str]  # bytes, and the dtype of the elements that they hold
+# Bytes, in memory or on the device already, and the dtype of the elements that they hold.
+Operand = tuple[NDArray[np.uint8] | torch.Tensor, str]
 Array = NDArray[np.float64]
 
 _BIN_SHIFT = 51  # leaves the exponent and one bit of the significand: two bins to an octave

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import re
 import stat
@@ -24,6 +26,7 @@ from analyzer.writing.writer import (
     check_target,
     create_safetensors,
     files_ready,
+    layout_of,
     write_files,
 )
 
@@ -90,6 +93,24 @@ def test_header_keeps_the_order_given(tmp_path: Path) -> None:
     header = path.read_bytes()[8:]
     assert header.index(b'"z"') < header.index(b'"a"')
     np.testing.assert_array_equal(arrays["a"], load_file(path)["a"])
+
+
+@given(
+    st.dictionaries(st.text().filter(lambda key: key != "__metadata__"), st.sampled_from([(), (0,), (2, 3)])),
+    st.dictionaries(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)), max_size=2),
+)
+def test_the_header_is_the_text_that_json_makes_of_it(
+    shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]
+) -> None:
+    """Whatever characters stand in the names; what is not valid Unicode in the metadata becomes "?"."""
+    entries = [Entry(key, "F32", shape, 4 * math.prod(shape)) for key, shape in shapes.items()]
+    document: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    at = 0
+    for entry in entries:
+        offsets = [at, at := at + entry.nbytes]
+        document[entry.key] = {"dtype": "F32", "shape": list(entry.shape), "data_offsets": offsets}
+    expected = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    assert expected == layout_of(entries, metadata).header[8:].rstrip(b" ")
 
 
 @pytest.mark.parametrize("metadata", [{}, {"format": "pt"}])

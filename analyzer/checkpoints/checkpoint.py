@@ -53,6 +53,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()  # a sentence about each oddity that the user should know of
     folder: Path | None = None  # the model's own; None if a single file was named
     shards: tuple[Shard, ...] = ()  # the files in it that hold tensors, in the order of `infos`
+    _fingerprints: list[str] = field(default_factory=list, init=False, repr=False)  # once it was asked for
 
     def read_into(self, info: TensorInfo, start: int, buffer: memoryview | NDArray[np.uint8]) -> None:
         """Fill the whole buffer with the tensor's bytes from its byte `start` on.
@@ -78,8 +79,14 @@ class Checkpoint:
         torch archive, of an older torch pickle a list of its keys, dtypes and shapes, and of a GGUF
         file everything up to the end of the last tensor's description.
 
-        It tells models apart by reading a few megabytes; it is no proof against a forger.
+        It tells models apart by reading a few megabytes; it is no proof against a forger. Those are read
+        when it is first asked for.
         """
+        if not self._fingerprints:
+            self._fingerprints.append(self._digest())
+        return self._fingerprints[0]
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         digest.update(self.bytes.to_bytes(8, "little"))
         digest.update(len(self.header).to_bytes(8, "little"))

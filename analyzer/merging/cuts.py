@@ -38,6 +38,11 @@ def aligned(a: tuple[Checkpoint, TensorInfo] | None, others: Sequence[tuple[Chec
 
     All pairs are of this tensor of A, and cover it. Without `a` only the others are read.
     """
+    if not any(pair.runs or pair.partial for _, pair in others):  # almost always: whole tensors meet
+        count = others[0][1].a.numel
+        first = () if a is None else (Place(*a, 0),)
+        rest = [Place(checkpoint, pair.b, 0) for checkpoint, pair in others]
+        return [Cut(0, count, (*first, *rest))] if count else []
     cuts = []
     for stretch in align(others[0][1].a, [pair for _, pair in others]):
         places = [] if a is None else [Place(*a, stretch.a.at)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from analyzer.checkpoints import Checkpoint
@@ -91,6 +91,7 @@ class _Planner:
     plan: Plan
     recipe: Recipe
     parameters: Mapping[str, float]
+    settings: dict[tuple[float, tuple[float, ...]], Setting] = field(default_factory=dict)  # those in use
 
     def step(self, action: Action, place: tuple[int, int], name: str) -> Step:
         if action.verb == "reset":
@@ -141,5 +142,13 @@ class _Planner:
                 others.append((checkpoint, pairs[key]))
                 weights.append(weight)
         cuts = aligned((self.inputs.a, self.inputs.a.infos[key]), others)
-        setting = Setting(action.alpha, tuple(weights), self.parameters, based=partners.base is not None)
+        setting = self._setting(action.alpha, tuple(weights))
         return Step(*place, action, entry, tuple(cuts), setting, encoder)
+
+    def _setting(self, alpha: float, weights: tuple[float, ...]) -> Setting:
+        """One record for all tensors that are merged alike."""
+        found = self.settings.get((alpha, weights))
+        if found is None:
+            based = self.plan.partners.base is not None
+            found = self.settings[alpha, weights] = Setting(alpha, weights, self.parameters, based=based)
+        return found

@@ -43,6 +43,7 @@ class Alphas:
         self.gate = None if only is None else compile_option("--only", only, named, blocks)
         self.sets = [(compile_option("--set", text, named, blocks), alpha) for text, alpha in recipe.sets]
         self.alpha = 1.0 if recipe.alpha is None else recipe.alpha
+        self._by_default = (self.alpha, f"--alpha {self.alpha:g}")
         weights = _weights(recipe, blocks)
         self.note = None if weights is None else weights.note
         self._by_block = {} if weights is None else weights.by_block
@@ -85,6 +86,8 @@ class Alphas:
 
     def idle_options(self, keys: Collection[str]) -> list[str]:
         """The options that decide no key of those that can be merged, as they are written."""
+        if not self.sets and self._encoder is None:
+            return []
         rows = [row for row in self.rows if row.key in keys and self.lets_in(row)]
         decisive = {self._decisive(row) for row in rows}
         texts = [selector.text for place, (selector, _) in enumerate(self.sets) if place not in decisive]
@@ -104,10 +107,12 @@ class Alphas:
             )
         if self.base is not None and block not in self._blocks:
             return self.base, f"base alpha {self.base:g}, outside all blocks"
-        return self.alpha, f"--alpha {self.alpha:g}"
+        return self._by_default
 
     def _decisive(self, row: Row) -> int | None:
         """Which of `sets` has the last word on a key; None if none speaks of it."""
+        if not self.sets:
+            return None
         named = [place for place, (selector, _) in enumerate(self.sets) if names(selector, row)]
         return named[-1] if named else None
 
@@ -123,6 +128,8 @@ class Dtypes:
 
     def wanted(self, row: Row) -> str | None:
         """The name that a safetensors file has for it; None: the dtype that the key has."""
+        if not self._selections and self._default not in _COARSE:
+            return self._default
         named = [dtype for selector, dtype in self._selections if selector.hits(row)]
         if not named and self._default in _COARSE and row.labels.component in (SCHEDULE, MARKER):
             return None  # the WebUI loads alphas_cumprod from the file: in fp8 it would be another schedule

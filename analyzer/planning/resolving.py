@@ -157,13 +157,16 @@ class _Draft:
         key, pair = row.key, self.pairs.get(row.key)
         if (found := _obstacle(pair, mismatch, row.labels, self.of_a.scales.get(key))) is not None:
             return found
-        if key in self.of_a.opaque or (pair and any(x.b.key in self.of_b.opaque for x in pair.parts)):
+        opaque = self.of_b.opaque
+        if key in self.of_a.opaque or (opaque and pair and any(x.b.key in opaque for x in pair.parts)):
             return "quantized with scales that are not understood: kept as it is"
         return None
 
     def _obstacle_of_others(self, key: str) -> str | None:
         """Why the base or the further models leave nothing to combine; None where they do."""
         base, method = self.partners.base, method_of(self.recipe)
+        if base is None and not self.partners.models and method.tasks <= 1:
+            return None
         if base is not None and (lacking := _obstacle_of_base(base.get(key))):
             return lacking
         having = sum(key in model for model in self.partners.models)
@@ -215,7 +218,7 @@ def _obstacle(
         return "only in A"
     if scaled is not None:
         return f"scale of {scaled}: kept, since its codes are written for it"
-    for side in (pair.a, *(run.b for run in pair.parts)):
+    for side in (pair.a, *(run.b for run in pair.runs)) if pair.runs else (pair.a, pair.b):
         if side.dtype not in FLOATS:
             return f"{side.storage} is never merged by arithmetic"
     if not labels.counted and labels.part != "ema":

@@ -291,3 +291,13 @@ def test_safetensors_files_are_read_without_torch(model: Path) -> None:
         [sys.executable, "-I", "-c", program, str(model)], capture_output=True, text=True, check=True
     )
     assert f"{len(TENSORS)} False\n" == done.stdout
+
+
+def test_the_samples_are_read_when_the_fingerprint_is_first_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not again: a guided merge asks three times."""
+    with open_checkpoint(model) as checkpoint:
+        first = checkpoint.fingerprint()
+        monkeypatch.setattr(type(checkpoint.sources[0]), "read_into", None)
+        assert first == checkpoint.fingerprint()

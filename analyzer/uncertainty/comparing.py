@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import false_discovery_control, kruskal, mannwhitneyu
 
 from analyzer.column_arithmetic import Floats
+from analyzer.uncertainty.rank_tests import false_discovery_rates, kruskal_wallis, mann_whitney
 
 LEVEL = 0.05  # of the adjusted p from which on two groups are called alike
 
@@ -127,8 +127,8 @@ class _Pairs:
         """The group at one place against that at a later one."""
         self.test(this, other)
         if len(self._adjusted) < self.tests:
-            adjusted = false_discovery_control([p for _, p in self._found.values()])
-            self._adjusted = dict(zip(self._found, map(float, adjusted), strict=True))
+            adjusted = false_discovery_rates([p for _, p in self._found.values()])
+            self._adjusted = dict(zip(self._found, adjusted, strict=True))
         (u, p), p_adjusted = self._found[this, other], self._adjusted[this, other]
         sizes = len(self._values[this]), len(self._values[other])
         effect = 2 * u / (sizes[0] * sizes[1]) - 1
@@ -169,8 +169,8 @@ def compare_all(values: Sequence[Floats]) -> AxisTest | None:
     together = np.concatenate(values)
     if (together == together[0]).all():
         return AxisTest(len(values), together.size, 0.0, 1.0, 0.0)
-    h, p = kruskal(*values)
-    return AxisTest(len(values), together.size, float(h), float(p), float(h) / (together.size - 1))
+    h, p = kruskal_wallis(values)
+    return AxisTest(len(values), together.size, h, p, h / (together.size - 1))
 
 
 def _disjoint(this: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
@@ -181,5 +181,4 @@ def _test(this: Floats, other: Floats) -> tuple[float, float]:
     """(U of the first, p). Two groups of one and the same value cannot be told apart."""
     if (this == this[0]).all() and (other == this[0]).all():
         return this.size * other.size / 2, 1.0
-    found = mannwhitneyu(this, other)
-    return float(found.statistic), float(found.pvalue)
+    return mann_whitney(this, other)

@@ -18,12 +18,15 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+Progress = Callable[[int, int], None]  # bytes done so far, bytes in all
 
 STEP = 32 << 20  # after each the thread waits for the interpreter, some milliseconds in a busy program
 _WINDOW = 1 << 30
@@ -58,6 +61,16 @@ class Readahead:
         with self._moved:
             self._done = max(self._done, done / total if total else 1.0)
             self._moved.notify()
+
+    def led_by(self, progress: Progress, models: Sequence[Sequence[Path]]) -> Progress:
+        """Progress that is told here as well; the first time, reading begins, if it has not begun before."""
+
+        def report(done: int, total: int) -> None:
+            self.begin(models)
+            self.reached(done, total)
+            progress(done, total)
+
+        return report
 
     def __enter__(self) -> Self:
         return self
@@ -106,8 +119,8 @@ class _Ahead:
 
     def __init__(self, *, drop: bool) -> None:
         self._drop = drop
-        self._null = os.open(os.devnull, os.O_WRONLY)
-        self._files: dict[Path, int] = {}
+        self._null = FileIO(os.devnull, "wb")
+        self._files: dict[Path, FileIO] = {}
         self._brought: list[_Step] = []
 
     def __enter__(self) -> Self:
@@ -117,18 +130,18 @@ class _Ahead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in (self._null, *self._files.values()):
-            os.close(file)
+            file.close()
 
     def read(self, step: _Step) -> None:
         """Wait until the piece is cached."""
         if step.path not in self._files:
-            self._files[step.path] = os.open(step.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        file = self._files[step.path]
+            self._files[step.path] = step.path.open("rb", buffering=0)
+        file = self._files[step.path].fileno()
         if _is_cached(file, step.start, step.count):
             return
         at, end = step.start, step.start + step.count
         while at < end:
-            count = os.sendfile(self._null, file, at, end - at)
+            count = os.sendfile(self._null.fileno(), file, at, end - at)
             if count == 0:  # the file has become shorter
                 return
             at += count
@@ -138,17 +151,13 @@ class _Ahead:
         """Models too large to stay cached give their place back, which others' files would lose else."""
         while self._drop and self._brought and self._brought[0].place <= place:
             step = self._brought.pop(0)
-            os.posix_fadvise(self._files[step.path], step.start, step.count, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._files[step.path].fileno(), step.start, step.count, os.POSIX_FADV_DONTNEED)
 
 
 def is_cached(path: Path) -> bool:
     """Whether a file is in the system's cache, as far as that can be told; where it cannot, False."""
-    with suppress(OSError, AttributeError):
-        file = os.open(path, os.O_RDONLY)
-        try:
-            return _is_cached(file, 0, os.fstat(file).st_size)
-        finally:
-            os.close(file)
+    with suppress(OSError, AttributeError), path.open("rb", buffering=0) as file:
+        return _is_cached(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     return False
 
 

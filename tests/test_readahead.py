@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from analyzer import readahead
@@ -207,3 +210,81 @@ def test_reading_ahead_needs_no_numpy() -> None:
     """It begins before the imports that take long."""
     code = "import sys, analyzer.readahead; sys.exit('numpy' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+@linux
+def test_progress_leads_the_reading(models: list[list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins with the first report, and every report goes on to whoever wants it."""
+    asked = Asked(monkeypatch)
+    seen: list[tuple[int, int]] = []
+    with Readahead() as ahead:
+        progress = ahead.led_by(lambda *step: seen.append(step), models)
+        assert ahead.thread is None
+        progress(0, SIZE)
+        progress(SIZE, SIZE)
+        finish(ahead)
+    assert [(0, SIZE), (SIZE, SIZE)] == seen
+    assert 20 == len(asked.pieces)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The names of the files with which reading ahead was begun, a list for each time."""
+    begun: list[list[str]] = []
+
+    def begin(_ahead: Readahead, models: Sequence[Sequence[Path]]) -> None:
+        begun.append([path.name for files in models for path in files])
+
+    monkeypatch.setattr(Readahead, "begin", begin)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("only", "files"), [(None, ["a", "b"]), ("attn2", ["a"]), ("attn1,attn2,ff", ["a", "b"])]
+)
+def test_a_merge_reads_ahead_what_it_reads_from_end_to_end(
+    only: str | None,
+    files: list[str],
+    run: Callable[..., Any],
+    unet: Callable[[int], dict[str, np.ndarray]],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    begun: list[list[str]],
+) -> None:
+    """A always; B only where most of it is used; nothing for a plan."""
+    a, b = write("a", unet(0)), write("b", unet(1))
+    chosen = ("--only", only) if only else ()
+    common = ("merge", a, b, "-o", tmp_path / "out.safetensors", "--alpha", "0.5", *chosen)
+    assert 0 == run(*common, "--dry-run").code
+    assert [] == begun
+    assert 0 == run(*common).code
+    assert files == begun[0]
+
+
+@pytest.mark.parametrize(("warm", "before"), [(True, True), (False, False)])
+def test_a_scan_reads_ahead_early_only_if_the_program_itself_is_cached(
+    warm: bool,
+    before: bool,
+    run: Callable[..., Any],
+    write: Callable[..., Path],
+    begun: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a cold start the imports would wait for the disk behind the models: then with the pass."""
+    monkeypatch.setattr(readahead, "is_cached", lambda _: warm)
+    a, damaged = write("a", {"w": np.ones((3, 4), np.float32)}), write("b", {"w": np.ones(2, np.float32)})
+    damaged.write_bytes(b"no model")
+    assert 1 == run("scan", a, damaged).code
+    assert before == bool(begun)
+    begun.clear()
+    assert 0 == run("scan", a, a).code
+    assert ["a", "a"] == begun[0]
+
+
+def test_a_selection_is_not_read_ahead(
+    run: Callable[..., Any], write: Callable[..., Path], begun: list[list[str]]
+) -> None:
+    """It leaves out most of the files."""
+    a = write("a", {"w.weight": np.ones((3, 4), np.float32)})
+    assert 0 == run("scan", a, a, "--only", "weight").code
+    assert [] == begun

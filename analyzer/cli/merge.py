@@ -164,10 +164,12 @@ def _written(
     from analyzer.cli import terminal
     from analyzer.devices import resolve_device
     from analyzer.merge import merge as run_merge
+    from analyzer.readahead import Readahead
 
     assert job.output is not None
     device = resolve_device(job.device, notify=job.warn)
-    with terminal.progress_bar("merging", quiet=job.quiet) as progress:
+    with Readahead() as ahead, terminal.progress_bar("merging", quiet=job.quiet) as progress:
+        progress = ahead.led_by(progress, _read_throughout(inputs, plan))
         result = run_merge(
             inputs, plan, wish.recipe, out=job.output, force=job.force,
             device=device, threads=job.threads, progress=progress,
@@ -190,6 +192,14 @@ def _written(
     except BaseException:  # interrupted, or unreadable: nobody vouches for it
         _remove(job.output)
         raise
+
+
+def _read_throughout(inputs: Inputs, plan: Plan) -> list[tuple[Path, ...]]:
+    """The files of the models that are read from end to end: A, and the others where most of B is used."""
+    used = (plan.pairs[action.key].b for action in plan.actions if action.verb in ("merge", "take"))
+    if 2 * sum((info.encoded or info).nbytes for info in used) < inputs.b.bytes - len(inputs.b.header):
+        return [inputs.a.files]
+    return [model.files for _, model in inputs.named()]
 
 
 def _remove(output: Path) -> None:

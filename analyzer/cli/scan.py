@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from analyzer.categories import RuleBook
     from analyzer.readahead import Readahead
     from analyzer.records import Finding, KeyScan, Scan
-    from analyzer.streaming import Progress
     from analyzer.writing.writer import Content
 
 _FAILED = 3  # the exit code that says "--fail-on held"
@@ -155,7 +154,7 @@ def _measure(
         hashers = [ModelHasher(model) for model in models] if with_hash else []
         with terminal.progress_bar("scanning", quiet=quiet) as progress:
             if only is None:
-                progress = _followed(ahead, [model.files for model in models], progress)
+                progress = ahead.led_by(progress, [model.files for model in models])
             result = run_scan(
                 *models[:2],
                 base=models[2] if len(models) > 2 else None,
@@ -195,17 +194,6 @@ def _is_warm() -> bool:
     from analyzer.readahead import is_cached
 
     return is_cached(Path(importlib.util.cache_from_source(str(Path(__file__).parents[1] / "scan.py"))))
-
-
-def _followed(ahead: Readahead, models: Sequence[Sequence[Path]], progress: Progress) -> Progress:
-    """Progress that leads the reading ahead as well, which begins now if it has not begun before."""
-
-    def report(done: int, total: int) -> None:
-        ahead.begin(models)
-        ahead.reached(done, total)
-        progress(done, total)
-
-    return report
 
 
 def _report_and_table(result: Scan, report: Path | None, table: Path | None) -> dict[Path, bytes]:

@@ -155,10 +155,10 @@ def test_an_input_that_cannot_be_read(
         pytest.skip("no preadv")
     bad, call = models[side].stat().st_ino, os.preadv
 
-    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
         if os.fstat(descriptor).st_ino == bad and offset <= 4_000_000 < offset + sum(map(len, buffers)):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return call(descriptor, buffers, offset)
+        return call(descriptor, buffers, offset, flags)
 
     before = tree(models[0].parent)
     monkeypatch.setattr(os, "preadv", preadv)

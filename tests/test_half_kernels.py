@@ -14,9 +14,11 @@ from analyzer.kernels.formats import rounding_parameters
 
 WIDEN = {"fields": compiled.widen_half_by_fields}
 NARROW = {"bits": compiled_blend.narrow_half_by_bits}
+BLEND: dict[str, Callable[..., int]] = {"bits": compiled_blend.blend_half_by_bits}
 if compiled.KNOWS_HALF:
     WIDEN["hardware"] = compiled.widen_half_by_hardware
     NARROW["hardware"] = compiled_blend.narrow_half_by_hardware
+    BLEND["hardware"] = compiled_blend.blend_half_by_hardware
 
 Kernel = Callable[..., object]
 
@@ -94,3 +96,21 @@ def test_what_is_special(name: str) -> None:
 def test_any_number(name: str, values: list[float]) -> None:
     """Whatever fp64 holds."""
     check(NARROW[name], np.array(values))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 1.0, -0.7, 1.5])
+@pytest.mark.parametrize("name", BLEND)
+def test_a_blend_is_numpys(name: str, alpha: float) -> None:
+    """Of codes of every kind, Inf and NaN among them, in fp64 and rounded once; equal ones stay."""
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        half_a, half_b = rng.integers(0, 1 << 16, (2, 1000)).astype(np.uint16)
+        half_b[::7] = half_a[::7]
+        out, scratch = np.empty(1000, np.uint16), np.empty((2, 1024))
+        bad = BLEND[name](half_a, half_b, 1000, alpha, out, *scratch, rounding_parameters("F16"))
+        a, b = half_a.view(np.float16).astype(np.float64), half_b.view(np.float16).astype(np.float64)
+        with np.errstate(all="ignore"):
+            expected = np.where(a == b, a, a + alpha * (b - a)).astype(np.float16)
+        bits = np.where(np.isnan(expected), np.uint16(0x7E00), expected.view(np.uint16))
+        np.testing.assert_array_equal(bits, out)
+        assert int((~np.isfinite(expected)).sum()) == bad

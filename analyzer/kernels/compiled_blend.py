@@ -18,8 +18,10 @@ from analyzer.kernels.compiled import (
     compile_loop,
     f32_of_bits,
     f64_of_bits,
+    half_to_double,
     single_to_half,
     widen,
+    widen_half,
 )
 
 
@@ -51,22 +53,27 @@ def _narrow_bits(values: Any, n: Any, out: Any, sign_bit: Any, rounding: Any) ->
 
 
 @compile_loop()
-def narrow_half_by_hardware(values: Any, n: Any, out: Any, _rounding: Any) -> Any:
-    """Round n fp64 values to fp16; return how many are not finite.
+def _half_of(x: Any) -> Any:
+    """The fp16 code of an fp64 value, by the processor's own instructions.
 
-    On the way to fp32 they are rounded to odd: towards zero, with the last bit set if anything is lost.
+    On the way to fp32 it is rounded to odd: towards zero, with the last bit set if anything is lost.
     That bit lies below fp16's last one and its half, so the second rounding is that of the value itself
     (Boldo & Melquiond, Emulation of FMA and correctly rounded sums, 2008).
     """
+    single = np.float32(x)
+    back = np.float64(single)
+    bits = bits_of_f32(single)
+    odd = (bits - np.int32(abs(back) > abs(x))) | np.int32(1)
+    code = np.int32(single_to_half(f32_of_bits(np.int32(bits if back == x else odd))))
+    return code if x == x else np.int32(0x7E00)  # one code for every NaN
+
+
+@compile_loop()
+def narrow_half_by_hardware(values: Any, n: Any, out: Any, _rounding: Any) -> Any:
+    """Round n fp64 values to fp16; return how many are not finite."""
     bad = 0
     for i in range(n):
-        x = values[i]
-        single = np.float32(x)
-        back = np.float64(single)
-        bits = bits_of_f32(single)
-        odd = (bits - np.int32(abs(back) > abs(x))) | np.int32(1)
-        code = np.int32(single_to_half(f32_of_bits(np.int32(bits if back == x else odd))))
-        code = code if x == x else np.int32(0x7E00)  # one code for every NaN
+        code = _half_of(values[i])
         bad += not (code & np.int32(0x7FFF)) < np.int32(0x7C00)
         out[i] = code
     return bad
@@ -105,6 +112,42 @@ def _narrow(values: Any, n: Any, raw: Any, code: Any, rounding: Any, start: Any)
 
 
 @compile_loop()
+def _move(a: Any, b: Any, n: Any, alpha: Any) -> Any:
+    """Put a + alpha·(b − a) in the place of a."""
+    for i in range(n):
+        if a[i] != b[i]:  # what both sides share stays as it is: signed zeros, Inf
+            a[i] += alpha * (b[i] - a[i])
+
+
+@compile_loop()
+def blend_half_by_hardware(
+    half_a: Any, half_b: Any, n: Any, alpha: Any, out: Any, _a: Any, _b: Any, _rounding: Any
+) -> Any:
+    """`blend` of n fp16 numbers into fp16, in one loop: two thirds of the time of four."""
+    bad = 0
+    for i in range(n):
+        a, b = half_to_double(half_a[i]), half_to_double(half_b[i])
+        code = _half_of(a + alpha * (b - a) if a != b else a)
+        bad += not (code & np.int32(0x7FFF)) < np.int32(0x7C00)
+        out[i] = code
+    return bad
+
+
+@compile_loop()
+def blend_half_by_bits(
+    half_a: Any, half_b: Any, n: Any, alpha: Any, out: Any, a: Any, b: Any, rounding: Any
+) -> Any:
+    """The same on any processor, by way of a and b."""
+    widen_half(half_a, n, a)
+    widen_half(half_b, n, b)
+    _move(a, b, n, alpha)
+    return narrow_half(a, n, out, rounding)
+
+
+blend_half = blend_half_by_hardware if KNOWS_HALF else blend_half_by_bits
+
+
+@compile_loop()
 def blend(
     raw_a: NDArray[np.uint8],
     code_a: int,
@@ -124,12 +167,16 @@ def blend(
     bad = 0
     for start in range(0, count, BLOCK):
         n = min(BLOCK, count - start)
-        widen(raw_a, code_a, table_a, start, n, a)
-        widen(raw_b, code_b, table_b, start, n, b)
-        for i in range(n):
-            if a[i] != b[i]:  # what both sides share stays as it is: signed zeros, Inf
-                a[i] += alpha * (b[i] - a[i])
-        bad += _narrow(a, n, raw_out, code_out, rounding, start)
+        if code_a == 2 and code_b == 2 and code_out == 2:
+            half_a = raw_a.view(np.uint16)[start : start + n]
+            half_b = raw_b.view(np.uint16)[start : start + n]
+            out = raw_out.view(np.uint16)[start : start + n]
+            bad += blend_half(half_a, half_b, n, alpha, out, a, b, rounding)
+        else:
+            widen(raw_a, code_a, table_a, start, n, a)
+            widen(raw_b, code_b, table_b, start, n, b)
+            _move(a, b, n, alpha)
+            bad += _narrow(a, n, raw_out, code_out, rounding, start)
     return bad
 
 

@@ -13,7 +13,7 @@ from analyzer.kernels import compiled, compiled_blend
 from analyzer.kernels.formats import rounding_parameters
 
 WIDEN = {"fields": compiled.widen_half_by_fields}
-NARROW = {"bits": compiled_blend.narrow_half_by_bits}
+NARROW: dict[str, Callable[..., int]] = {"bits": compiled_blend.narrow_half_by_bits}
 BLEND: dict[str, Callable[..., int]] = {"bits": compiled_blend.blend_half_by_bits}
 if compiled.KNOWS_HALF:
     WIDEN["hardware"] = compiled.widen_half_by_hardware

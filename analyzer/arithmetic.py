@@ -91,8 +91,9 @@ class _Floats(AbstractArithmetic):
     def cut(self, histogram: Histogram, count: float) -> Cut:
         passed = 0
         energies: list[float] = []
-        for place in range(len(histogram.counts) - 1, -1, -1):
-            held, energy = histogram.counts[place], histogram.energies[place]
+        counts, squares = histogram.counts, histogram.energies
+        for place in range(len(histogram) - 1, -1, -1):
+            held, energy = counts[place], squares[place]
             if passed + held > count:
                 low, high = bin_edges(histogram.first + place)
                 return Cut(add(energies), count - passed, held, energy, low * low, high * high)

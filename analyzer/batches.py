@@ -92,6 +92,10 @@ class AbstractMeasurer(ABC):
     def new_scratch(self) -> Array:
         """What one thread hands to `measure_batch`, again and again."""
 
+    def new_buffer(self, nbytes: int) -> Bytes:
+        """What one thread reads a model's bytes into, again and again."""
+        return np.empty(nbytes, np.uint8)
+
     @abstractmethod
     def measure_batch(self, batch: Batch, scratch: Array) -> BatchSums:
         """The sums of every span by itself."""
@@ -156,19 +160,20 @@ _EMPTY = Histogram()
 
 def _histograms(found: BatchSums) -> list[list[Histogram]]:
     """All histograms of every span."""
-    counts = array("q", found.bins[:, 0].astype(np.int64).tobytes())
-    energies = array("d", found.bins[:, 1].tobytes())
+    # copied once more, since an array that grew keeps room to grow
+    counts = array("q", found.bins[:, 0].astype(np.int64).tobytes())[:]
+    energies = array("d", found.bins[:, 1].tobytes())[:]
     made = []
-    at = 0
+    start = 0
     for edges in found.edges.tolist():
         shapes = []
         for first, held in edges:
-            if not held:
+            if held:
+                end = start + held
+                shapes.append(Histogram(first, counts, energies, start, end))
+                start = end
+            else:
                 shapes.append(_EMPTY)
-                continue
-            end = at + held
-            shapes.append(Histogram(first, counts[at:end], energies[at:end]))
-            at = end
         made.append(shapes)
     return made
 

@@ -39,7 +39,7 @@ class HistogramColumns:
         """The bins of these histograms, in their order."""
         return cls(
             np.array([held.first for held in histograms], np.intp),
-            np.array([len(held.counts) for held in histograms], np.intp),
+            np.array([len(held) for held in histograms], np.intp),
             np.frombuffer(b"".join(held.counts for held in histograms), np.int64),
             np.frombuffer(b"".join(held.energies for held in histograms), np.float64),
         )

@@ -154,11 +154,11 @@ class ColumnRecord(SimpleNamespace):
 
 def join_histograms(histograms: Sequence[Histogram]) -> Histogram:
     """The histogram of all samples together. Counts add exactly, energies but for one rounding a block."""
-    held = [histogram for histogram in histograms if len(histogram.counts)]
+    held = [histogram for histogram in histograms if len(histogram)]
     if len(held) <= 1:
         return held[0] if held else Histogram()
     first = min(histogram.first for histogram in held)
-    length = max(histogram.first + len(histogram.counts) for histogram in held) - first
+    length = max(histogram.first + len(histogram) for histogram in held) - first
     counts, energies = np.zeros(length, np.int64), []
     for block in _blocks(held):
         columns = HistogramColumns.of(block)

@@ -45,17 +45,56 @@ def step_edges(index: int) -> tuple[float, float]:
     return low, high
 
 
-@dataclass(frozen=True, slots=True)
+_NO_COUNTS = array("q")
+_NO_ENERGIES = array("d")
+
+
 class Histogram:
     """How a change is spread: count and Σd² of the positions with d ≠ 0, by |d| or by |d| / ulp(a).
 
     Holds the bins from the first to the last that is not empty; see `bin_edges` and `step_edges` for what
-    they span.
+    they span. Not to be changed. Many may share two arrays, of which each is a part: arrays of their own
+    would take twice the memory of what is in them.
     """
 
-    first: int = 0  # index of the first bin that is held
-    counts: array[int] = field(default_factory=lambda: array("q"))
-    energies: array[float] = field(default_factory=lambda: array("d"))  # Σd² of each bin
+    __slots__ = ("_counts", "_end", "_energies", "_start", "first")
+
+    def __init__(
+        self,
+        first: int = 0,
+        counts: array[int] = _NO_COUNTS,
+        energies: array[float] = _NO_ENERGIES,
+        start: int = 0,
+        end: int | None = None,
+    ) -> None:
+        """The bins from index `first` on are elements `start` … `end` − 1 of the two arrays."""
+        self.first = first  # index of the first bin that is held
+        self._counts, self._energies = counts, energies
+        self._start, self._end = start, len(counts) if end is None else end
+
+    def __len__(self) -> int:
+        """How many bins are held."""
+        return self._end - self._start
+
+    @property
+    def counts(self) -> array[int]:
+        """Positions in each bin."""
+        return self._counts[self._start : self._end]
+
+    @property
+    def energies(self) -> array[float]:
+        """Σd² of each bin."""
+        return self._energies[self._start : self._end]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return (self.first, self.counts, self.energies) == (other.first, other.counts, other.energies)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+    def __repr__(self) -> str:
+        return f"Histogram(first={self.first}, counts={self.counts}, energies={self.energies})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +215,15 @@ def _join_squares(parts: Sequence[tuple[int, float, float]], count: int, total: 
 
 
 def _join_histograms(parts: Sequence[Histogram]) -> Histogram:
-    held = [part for part in parts if part.counts]
+    held = [part for part in parts if len(part)]
     if len(held) <= 1:
         return held[0] if held else Histogram()
     first = min(part.first for part in held)
-    end = max(part.first + len(part.counts) for part in held)
+    end = max(part.first + len(part) for part in held)
     counts, energies = [0] * (end - first), [array("d") for _ in range(first, end)]
     alike: dict[tuple[int, int], list[Histogram]] = {}
     for part in held:
-        alike.setdefault((part.first - first, len(part.counts)), []).append(part)
+        alike.setdefault((part.first - first, len(part)), []).append(part)
     # All that hold the same bins at a time: of 100,000 keys there are few hundred kinds.
     for (start, length), kind in alike.items():
         held_counts = array("q", b"".join(part.counts for part in kind))

@@ -79,7 +79,7 @@ def measure_pieces(
         _Pass(models, measurer, collected).measure,
         state=lambda: _Room(
             [
-                np.empty(room_for(measurer.chunk * _WIDTH, _MOST_SPANS), np.uint8)
+                measurer.new_buffer(room_for(measurer.chunk * _WIDTH, _MOST_SPANS))
                 for _ in range(3 if models.base else 2)
             ],
             measurer.new_scratch(),

@@ -164,7 +164,7 @@ def _histograms(histograms: Sequence[Histogram], numbers: _Numbers) -> dict[str,
     """The bins of all rows one after the other; of each row, its first bin and how many it holds."""
     return {
         "first": [histogram.first for histogram in histograms],
-        "lengths": [len(histogram.counts) for histogram in histograms],
+        "lengths": [len(histogram) for histogram in histograms],
         "counts": numbers.column(count for histogram in histograms for count in histogram.counts),
         "energies": numbers.column(energy for histogram in histograms for energy in histogram.energies),
     }

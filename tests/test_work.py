@@ -187,11 +187,11 @@ def count_calls(work: Callable[[], object]) -> int:
 
 CALLS = 30  # of a key
 BLOCKS = 32
-RECORD = 2500  # bytes, of which 1000 are bins
+RECORD = 2100  # bytes, of which 1200 are bins
 
 
 def test_the_record_of_a_key_is_small(write: Write) -> None:
-    """Two to three kilobytes for the sums and the histograms of a small tensor."""
+    """Two kilobytes for the sums and the histograms of a small tensor."""
     paths = small(write)
     with open_checkpoint(paths[0]) as a, open_checkpoint(paths[1]) as b:
         pieces = [Piece(info, b.infos[key], None, info.numel) for key, info in a.infos.items()]

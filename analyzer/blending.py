@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.kernels.backends import CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
-from analyzer.kernels.formats import FLOATS, rounding_parameters, value_tables
+from analyzer.kernels.backends import BLOCK, CPU_CHUNK, GPU_CHUNK, cache_errors, device_errors, has_numba
+from analyzer.kernels.formats import FLOATS, rounding_parameters, tables_by_code
+from analyzer.kernels.machine_code import open_loops
 
 Bytes = NDArray[np.uint8]
 
@@ -64,10 +65,9 @@ class _CompiledBlender(AbstractBlender):
     fused_chunk = FUSED_CHUNK
 
     def __init__(self) -> None:
-        from analyzer.kernels import compiled_blend
-
-        self._blend, self._convert = compiled_blend.blend, compiled_blend.convert
-        self._tables = value_tables()
+        loops = open_loops("compiled_blend")
+        self._blend, self._convert = loops["blend"], loops["convert"]
+        self._tables = tables_by_code()
         self._rounding = {
             name: rounding_parameters(name) if f.bits <= 16 else np.empty(0, np.int64)
             for name, f in FLOATS.items()
@@ -90,9 +90,8 @@ class _CompiledBlender(AbstractBlender):
     ) -> tuple[Bytes, int]:
         count, out = self._output(raw_a, dtype_a, dtype, out)
         bad = self._blend(
-            raw_a, FLOATS[dtype_a].code, self._tables[dtype_a],
-            raw_b, FLOATS[dtype_b].code, self._tables[dtype_b],
-            count, float(alpha), out, FLOATS[dtype].code, self._rounding[dtype],
+            raw_a, FLOATS[dtype_a].code, raw_b, FLOATS[dtype_b].code, self._tables,
+            count, float(alpha), out, FLOATS[dtype].code, self._rounding[dtype], np.empty(2 * BLOCK),
         )  # fmt: skip
         return out, int(bad)
 
@@ -100,8 +99,10 @@ class _CompiledBlender(AbstractBlender):
         self, raw: Bytes, dtype_in: str, *, dtype: str, out: Bytes | None = None
     ) -> tuple[Bytes, int]:
         count, out = self._output(raw, dtype_in, dtype, out)
-        code, table = FLOATS[dtype_in].code, self._tables[dtype_in]
-        bad = self._convert(raw, code, table, count, out, FLOATS[dtype].code, self._rounding[dtype])
+        bad = self._convert(
+            raw, FLOATS[dtype_in].code, self._tables,
+            count, out, FLOATS[dtype].code, self._rounding[dtype], np.empty(BLOCK),
+        )  # fmt: skip
         return out, int(bad)
 
     def _output(self, raw: Bytes, dtype_in: str, dtype: str, out: Bytes | None) -> tuple[int, Bytes]:

@@ -3,12 +3,25 @@
 Which arithmetic runs is decided once, by `open_measurer`; all of it is in fp64, so that squares and
 products of fp32 and narrower values are exact and only their accumulation rounds.
 
-Why numba on the CPU. Measured on two cores of an AMD EPYC with AVX2, fp16 input in the page cache,
-GB of input per second: one torch call per statistic on 64 Ki chunks 1.0–1.4 (the interpreter
-dominates); one 4-row Gram product per 128 Ki chunk in torch 1.9–2.4, with four sums only; this fused
-loop 1.5–2.5 a thread, with all sixteen, in fp64 as fast as in fp32 since the conversion, not the
-arithmetic, is the limit. A C++ extension would save numba's import (0.3 s) and its first
-compilation, at the price of a wheel for every platform and interpreter.
+Why loops that numba compiles and llvmlite loads (decided in November 2026, two cores of an AMD EPYC of the
+Zen 4 generation, fp16 in the page cache, GB of input a second):
+
+    one torch call per statistic, chunks of 64 Ki elements        1.0–1.4   the interpreter dominates
+    one 4-row Gram product a chunk of 128 Ki, in torch            1.9–2.4   four sums only
+    this loop, 20 sums and three histograms, one thread           2.5       1.6 ns a pair of elements
+    the same, two threads                                         4.3       chunks of 1 Mi: with 128 Ki, 3.4
+
+In fp64 it is as fast as in fp32 was: what it waits for is the table of the histograms. What was weighed:
+
+- a C++ extension: no first compilation, but a wheel for each platform and interpreter, a compiler on every
+  machine without one, and vector code written for each processor by hand;
+- numba as it comes: 0.11 s of import and 0.28 s to load its cached functions, at every start;
+- this: numba compiles the few loops that Python calls once for each processor (5–7 s on these cores, of
+  which most is numba's own front end), to an object file that needs nothing else; from then on llvmlite
+  loads it in 0.03 s and numba is never imported (`analyzer.kernels.machine_code`);
+- `torch.compile`: torch's import alone takes as long as the scan; Triton: for GPUs, not written yet.
+
+Where nothing can be compiled, and on a GPU, torch gives the same numbers (`analyzer.torch_measurer`).
 """
 
 from __future__ import annotations
@@ -25,8 +38,9 @@ from analyzer.batches import (
     BatchSums,
     Bytes,
 )
-from analyzer.kernels.backends import SCAN_CHUNK, cache_errors, has_numba
-from analyzer.kernels.formats import FLOATS, value_tables, values_of
+from analyzer.kernels.backends import SCAN_CHUNK, aligned_zeros, cache_errors, has_numba
+from analyzer.kernels.formats import tables_by_code, values_of
+from analyzer.kernels.machine_code import open_loops
 from analyzer.measures import HISTOGRAMS, Sums
 
 
@@ -72,19 +86,16 @@ class CompiledMeasurer(AbstractMeasurer):
     chunk = SCAN_CHUNK
 
     def __init__(self) -> None:
-        from analyzer.kernels import compiled_sums
-
-        self._kernel = compiled_sums
-        self._tables = np.zeros((len(FLOATS), 256))
-        for dtype, table in value_tables().items():
-            self._tables[FLOATS[dtype].code, : len(table)] = table
+        loops = open_loops("compiled_sums")
+        self._measure, self._scratch_size = loops["measure_batch"], loops["scratch_size"]
+        self._tables = tables_by_code()
         nothing = np.empty(0, np.uint8)
         with cache_errors():  # the first call compiles, or reads what an earlier one compiled
             self.measure(nothing, "F32", nothing, "F32")
 
     def new_scratch(self) -> Array:
         """The loop's own memory."""
-        return self._kernel.new_scratch()
+        return aligned_zeros(self._scratch_size(3))
 
     def measure_batch(self, batch: Batch, scratch: Array) -> BatchSums:
         """All spans by one call."""
@@ -96,7 +107,7 @@ class CompiledMeasurer(AbstractMeasurer):
             np.empty((n * BINS_OF_A_SPAN, 2)),  # of which only what is written is ever touched
             np.zeros((batch.rows, 3)),
         )
-        held = self._kernel.measure_batch(
+        held = self._measure(
             batch.raw[0], batch.raw[1], batch.raw[2], batch.spans, self._tables, batch.spacing,
             found.out, found.tasks, found.edges, found.bins, found.rows, scratch,
         )  # fmt: skip

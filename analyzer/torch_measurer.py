@@ -56,7 +56,7 @@ class TorchMeasurer(AbstractMeasurer):
     def new_buffer(self, nbytes: int) -> Bytes:
         """Memory that stays where it is, for a GPU: it fetches from there by itself."""
         if not self._device.startswith("cuda"):
-            return super().new_buffer(nbytes)
+            return np.empty(nbytes, np.uint8)
         with device_errors(self._device):
             pinned: Bytes = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
         return pinned
@@ -81,7 +81,7 @@ class TorchMeasurer(AbstractMeasurer):
             return
         stream = getattr(self._own, "stream", None)
         if stream is None:
-            stream = self._own.stream = torch.cuda.Stream(self._device)
+            stream = self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's own
         with torch.cuda.stream(stream):
             try:
                 yield

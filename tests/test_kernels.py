@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.blending import AbstractBlender, _CompiledBlender, _TorchBlender
-from analyzer.kernels.compiled import stamp_of
 from analyzer.kernels.formats import FLOATS, eight_bit_values, ulp_parameters
+from analyzer.kernels.stored_code import source_stamp
 
 NARROW = [name for name, f in FLOATS.items() if f.bits <= 16]
 BLENDERS = [_CompiledBlender(), _TorchBlender("cpu")]
@@ -161,10 +161,10 @@ def test_compiled_loops_are_told_apart_by_all_their_sources(tmp_path: Path) -> N
     """A loop that was stored on disk is not used once a file changed that it takes constants from."""
     folder = tmp_path / "kernels"
     folder.mkdir()
-    stamps = {stamp_of(folder)}
+    stamps = {source_stamp(folder)}
     for path in (folder / "a.py", folder / "b.py", tmp_path / "measures.py"):
         for text in ("BINS = 1", "BINS = 2"):
             path.write_text(text, encoding="utf-8")
-            stamps.add(stamp_of(folder))
+            stamps.add(source_stamp(folder))
     assert 7 == len(stamps)
-    assert stamp_of(folder) == stamp_of(folder)
+    assert source_stamp(folder) == source_stamp(folder)

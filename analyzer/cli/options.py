@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from analyzer.cli import terminal
 from analyzer.errors import AnalyzerError
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ FILE = click.Path(path_type=Path, readable=False)
 
 def quiet(command: Command) -> Command:
     """--quiet, for every command."""
-    return click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings, no summary.")(command)
+
+    def announce(_context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+        terminal.announce(not value)
+        return value
+
+    text = "No progress, no warnings, no summary."
+    return click.option("-q", "--quiet", is_flag=True, help=text, callback=announce)(command)
 
 
 def compute(command: Command) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import textwrap
@@ -56,6 +57,23 @@ def warn(text: str) -> None:
 def remark(text: str) -> None:
     """One sentence on stderr that is no warning."""
     _say(text)
+
+
+class _Announcer(logging.Handler):
+    """Says on stderr what the library logs as information: that it compiles, once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+def announce(wanted: bool) -> None:
+    """Whether what the library has to say beside its results is said."""
+    log = logging.getLogger("analyzer")
+    for handler in [each for each in log.handlers if isinstance(each, _Announcer)]:
+        log.removeHandler(handler)
+    if wanted:
+        log.addHandler(_Announcer(logging.INFO))
+        log.setLevel(logging.INFO)
 
 
 def _say(text: str, style: str = "") -> None:

@@ -6,8 +6,12 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analyzer.errors import DeviceError
 
+BLOCK = 1024  # elements that stay in the first-level cache: two blocks of fp64 are 16 KiB
 # 128 Ki elements: two fp32 chunks are 1 MiB, which stays in the second-level cache of two cores.
 CPU_CHUNK = 1 << 17
 # A scan reads more at a time: with small chunks its threads wait for the interpreter's lock more than for
@@ -15,6 +19,13 @@ CPU_CHUNK = 1 << 17
 SCAN_CHUNK = 1 << 20
 # A GPU needs millions of elements to be busy; a dozen fp64 temporaries of 4 Mi are below 0.5 GiB.
 GPU_CHUNK = 1 << 22
+
+
+def aligned_zeros(count: int) -> NDArray[np.float64]:
+    """So many zeros, from the beginning of a line of the cache on: no vector lies across two."""
+    memory = np.zeros(count + 8)
+    start = -(memory.ctypes.data // 8) % 8
+    return memory[start : start + count]
 
 
 def has_numba() -> bool:

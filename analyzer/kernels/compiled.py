@@ -11,9 +11,7 @@ told so), fp16 is still widened exactly; fp32 and bf16 values below 1.2e-38 then
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,21 +20,14 @@ from llvmlite.binding import get_host_cpu_features
 from numba import config, njit, types
 from numba.extending import intrinsic
 
+from analyzer.kernels.backends import BLOCK
+from analyzer.kernels.stored_code import source_stamp
+
+__all__ = ["BLOCK"]
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-BLOCK = 1024  # two fp64 blocks are 16 KiB: half of the smallest first-level cache in use
-
-
-def stamp_of(folder: Path) -> str:
-    """What tells one state of the loops' source from another: a digest of the folder and of `measures.py`."""
-    digest = hashlib.sha256()
-    for path in (*sorted(folder.glob("*.py")), folder.parent / "measures.py"):
-        if path.is_file():  # not so inside of an archive
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
-
-
-_STAMP = stamp_of(Path(__file__).parent)
+_STAMP = source_stamp()
 
 
 def compile_loop(**options: Any) -> Callable[[Function], Function]:

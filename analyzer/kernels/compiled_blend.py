@@ -20,15 +20,18 @@ from analyzer.kernels.compiled import (
     f64_of_bits,
     half_to_double,
     single_to_half,
-    widen,
     widen_half,
 )
+from analyzer.kernels.compiled_views import bytes_at, compile_inner, f32_at, f64_at, u16_at
+from analyzer.kernels.compiled_widening import widen_at
 
 
 @compile_loop()
 def _narrow_bits(values: Any, n: Any, out: Any, sign_bit: Any, rounding: Any) -> Any:
     """`_narrow` for the formats that the processor does not round to by itself."""
-    drop, rebias, smallest_normal, magic, largest, nan = rounding
+    # One by one: to take an array apart may fail, and a loop that may fail needs Python.
+    drop, rebias, smallest_normal = rounding[0], rounding[1], rounding[2]
+    magic, largest, nan = rounding[3], rounding[4], rounding[5]
     half_minus_one = (np.int64(1) << (drop - 1)) - 1
     magic_value = f64_of_bits(magic)
     bad = 0
@@ -88,26 +91,26 @@ def narrow_half_by_bits(values: Any, n: Any, out: Any, rounding: Any) -> Any:
 narrow_half = narrow_half_by_hardware if KNOWS_HALF else narrow_half_by_bits
 
 
-@compile_loop()
+@compile_inner()
 def _narrow(values: Any, n: Any, raw: Any, code: Any, rounding: Any, start: Any) -> Any:
     """Round n fp64 values to a format, to nearest and ties to even; return how many are not finite."""
     bad = 0
     if code == 0:
-        f64 = raw.view(np.float64)[start : start + n]
+        f64 = f64_at(raw, 8 * start, n)
         for i in range(n):
             f64[i] = values[i] if values[i] == values[i] else np.nan  # one code for every NaN
             bad += not abs(f64[i]) < np.inf
     elif code == 1:
-        f32 = raw.view(np.float32)[start : start + n]
+        f32 = f32_at(raw, 4 * start, n)
         for i in range(n):
             f32[i] = np.float32(values[i]) if values[i] == values[i] else np.float32(np.nan)
             bad += not abs(f32[i]) < np.inf
     elif code == 2:
-        bad = narrow_half(values, n, raw.view(np.uint16)[start : start + n], rounding)
+        bad = narrow_half(values, n, u16_at(raw, 2 * start, n), rounding)
     elif code == 3:
-        bad = _narrow_bits(values, n, raw.view(np.uint16)[start : start + n], np.int64(0x8000), rounding)
+        bad = _narrow_bits(values, n, u16_at(raw, 2 * start, n), np.int64(0x8000), rounding)
     else:
-        bad = _narrow_bits(values, n, raw[start : start + n], np.int64(0x80), rounding)
+        bad = _narrow_bits(values, n, bytes_at(raw, start, n), np.int64(0x80), rounding)
     return bad
 
 
@@ -147,54 +150,55 @@ def blend_half_by_bits(
 blend_half = blend_half_by_hardware if KNOWS_HALF else blend_half_by_bits
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def blend(
     raw_a: NDArray[np.uint8],
     code_a: int,
-    table_a: NDArray[np.float64],
     raw_b: NDArray[np.uint8],
     code_b: int,
-    table_b: NDArray[np.float64],
+    tables: NDArray[np.float64],
     count: int,
     alpha: float,
     raw_out: NDArray[np.uint8],
     code_out: int,
     rounding: NDArray[np.int64],
+    scratch: NDArray[np.float64],
 ) -> int:
-    """Write a + alpha·(b − a), formed in fp64 and rounded once; return how many are not finite."""
-    a = np.empty(BLOCK, np.float64)
-    b = np.empty(BLOCK, np.float64)
+    """Write a + alpha·(b − a), formed in fp64 and rounded once; return how many are not finite.
+
+    `tables` (codes, 256) has the values of the 8-bit formats; `scratch` is 2 · BLOCK elements of no content.
+    """
+    a, b = f64_at(scratch, 0, BLOCK), f64_at(scratch, 8 * BLOCK, BLOCK)
     bad = 0
     for start in range(0, count, BLOCK):
-        n = min(BLOCK, count - start)
+        n = min(np.int64(BLOCK), count - start)
         if code_a == 2 and code_b == 2 and code_out == 2:
-            half_a = raw_a.view(np.uint16)[start : start + n]
-            half_b = raw_b.view(np.uint16)[start : start + n]
-            out = raw_out.view(np.uint16)[start : start + n]
-            bad += blend_half(half_a, half_b, n, alpha, out, a, b, rounding)
+            half_a, half_b = u16_at(raw_a, 2 * start, n), u16_at(raw_b, 2 * start, n)
+            bad += blend_half(half_a, half_b, n, alpha, u16_at(raw_out, 2 * start, n), a, b, rounding)
         else:
-            widen(raw_a, code_a, table_a, start, n, a)
-            widen(raw_b, code_b, table_b, start, n, b)
+            widen_at(raw_a, 0, code_a, tables, start, n, a)
+            widen_at(raw_b, 0, code_b, tables, start, n, b)
             _move(a, b, n, alpha)
             bad += _narrow(a, n, raw_out, code_out, rounding, start)
     return bad
 
 
-@compile_loop()
+@compile_loop(_nrt=False, error_model="numpy")
 def convert(
     raw: NDArray[np.uint8],
     code: int,
-    table: NDArray[np.float64],
+    tables: NDArray[np.float64],
     count: int,
     raw_out: NDArray[np.uint8],
     code_out: int,
     rounding: NDArray[np.int64],
+    scratch: NDArray[np.float64],
 ) -> int:
     """Write the same values in another format, rounded once; return how many are not finite."""
-    a = np.empty(BLOCK, np.float64)
+    a = f64_at(scratch, 0, BLOCK)
     bad = 0
     for start in range(0, count, BLOCK):
-        n = min(BLOCK, count - start)
-        widen(raw, code, table, start, n, a)
+        n = min(np.int64(BLOCK), count - start)
+        widen_at(raw, 0, code, tables, start, n, a)
         bad += _narrow(a, n, raw_out, code_out, rounding, start)
     return bad

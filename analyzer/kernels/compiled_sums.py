@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyzer.kernels.backends import aligned_zeros
 from analyzer.kernels.compiled import BLOCK, compile_loop
 from analyzer.kernels.compiled_histograms import CHANGED_PLACES, TABLE, WORK, add_to_table, write_histograms
 from analyzer.kernels.compiled_pairs import (
@@ -65,11 +66,15 @@ SCRATCH = _UNUSABLE + BLOCK // 8
 ) = range(13)
 
 
+@compile_loop(_nrt=False, error_model="numpy")
+def scratch_size(models: int) -> int:
+    """How many elements of scratch memory one thread needs for two or three models: of fp64, all zero."""
+    return SCRATCH if models >= 0 else 0
+
+
 def new_scratch() -> NDArray[np.float64]:
     """Memory for the loop, which belongs to one thread."""
-    memory = np.zeros(SCRATCH + 8)
-    start = -(memory.ctypes.data // 8) % 8
-    return memory[start : start + SCRATCH]
+    return aligned_zeros(SCRATCH)
 
 
 @compile_loop(_nrt=False, error_model="numpy")

@@ -158,6 +158,14 @@ def value_tables() -> dict[str, NDArray[np.float64]]:
     return {name: eight_bit_values(name) if f.bits == 8 else np.empty(0) for name, f in FLOATS.items()}
 
 
+def tables_by_code() -> NDArray[np.float64]:
+    """The 256 values of the 8-bit formats in rows, by code; zeros for the wider ones. Shape (codes, 256)."""
+    tables = np.zeros((len(FLOATS), 256))
+    for name, table in value_tables().items():
+        tables[FLOATS[name].code, : len(table)] = table
+    return tables
+
+
 _NUMPY_DTYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4",
     "U64": "u8", "I64": "i8", "F16": "f2", "F32": "f4", "F64": "f8", "C64": "c8",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from analyzer.cli import terminal
 from analyzer.errors import AnalyzerError
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ def quiet(command: Command) -> Command:
     """--quiet, for every command."""
 
     def announce(_context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+        from analyzer.cli import terminal  # not for --help, which comes without rich
+
         terminal.announce(not value)
         return value
 

@@ -37,7 +37,7 @@ from analyzer.writing.folder_writer import Folder, WeightFile, check_folder, cre
 from analyzer.writing.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
 _BATCH_BYTES = 1 << 21
-_COPY_CHUNK = 1 << 20  # elements, where nothing is computed
+_COPY_CHUNK = 1 << 17  # elements, where nothing is computed: what is copied stays in a processor's own cache
 _TORCH_DTYPES = {
     "fp16": "float16",
     "bf16": "bfloat16",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from analyzer.blending import _CompiledBlender
-from analyzer.kernels import machine_code, stored_code
+from analyzer.kernels import machine_code, object_code, stored_code
 from analyzer.kernels.entry_points import ENTRY_POINTS, NativeLoop
 from analyzer.sums import CompiledMeasurer
 
@@ -170,18 +172,38 @@ def test_a_loop_refuses_arrays_that_it_would_misread() -> None:
         convert(bytes_in, 1, tables.T, 2, out, 1, rounding, scratch)
 
 
-def test_that_it_compiles_is_said_once_and_not_to_the_quiet(pair: list[str], tmp_path: Path) -> None:
-    """A first run takes some seconds longer; a second one does not."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+def test_that_it_compiles_is_said_once_and_not_to_the_quiet(
+    pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
+) -> None:
+    """A first run takes some seconds longer, a second one does not. Here what was compiled before serves."""
+    compile_anew, found = object_code.compile_object, list[bytes | None]()
+    machine_code.open_loops("compiled_sums")  # from now on it is on disk, where that can be written to
+
+    def read_code(name: str) -> bytes | None:
+        found.append(stored_code.read_code(name))
+        return found[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine_code, "read_code", read_code)
+        machine_code.open_loops.__wrapped__("compiled_sums")
+    compiled: list[str] = []
+
+    def compile_object(module: str, *rest: Any) -> bytes:
+        compiled.append(module)
+        return found[0] or compile_anew(module, *rest)
+
+    monkeypatch.setattr(object_code, "compile_object", compile_object)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
 
     def said(*extra: str) -> str:
-        command = [sys.executable, "-m", "analyzer", "scan", *pair, *extra]
-        done = subprocess.run(
-            command, capture_output=True, timeout=120, check=True, text=True, env=environment
-        )
-        return done.stderr
+        monkeypatch.setattr("analyzer.sums.open_loops", functools.cache(machine_code.open_loops.__wrapped__))
+        done = run("scan", *pair, "--device", "cpu", *extra)
+        assert 0 == done.code
+        return str(done.err)
 
-    assert machine_code.NOTICE in said("--device", "cpu")
-    assert machine_code.NOTICE not in said("--device", "cpu")
+    assert machine_code.NOTICE in said()
+    assert machine_code.NOTICE not in said()
+    assert ["compiled_sums"] == compiled
     (next((tmp_path / "cache").glob("*.code"))).unlink()
-    assert "" == said("--device", "cpu", "--quiet")
+    assert "" == said("--quiet")
+    assert ["compiled_sums"] * 2 == compiled

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ BENCHMARKS = Path(speed.__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="os.wait4")
 
 Models = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_pools() -> Iterator[None]:
+    """Drawing four million values takes longer than all that is done with them here."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pairs, "POOL", 1 << 17)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +204,19 @@ def test_growth_is_the_farthest_from_the_median() -> None:
     assert 0.25 == speed_lines.farthest_from_median([2.0, 2.0, 2.5])
 
 
+def test_growth_is_told_apart_from_the_disks_mood() -> None:
+    """Beside the time a byte, beyond the start, stands the processors' own."""
+    start, *rows = (
+        {"gigabytes": size, "scan": wall, "scan_processor": worked, "scan_peak": 100.0}
+        for size, wall, worked in ((0.0, 1.0, 0.5), (2.0, 2.0, 1.5), (4.0, 5.0, 2.5))
+    )
+    results = speed_results.Results({})
+    speed_lines._add_growth(results, "scan", start, rows, "all cold")
+    assert 100 / 3 == pytest.approx(results.values["sizes.scan-growth"])
+    expected = "0.50, 1.00 s/GB beyond a start of 1.00 s, of processors 0.50, 0.50 s/GB; all cold"
+    assert expected == results.notes["sizes.scan-growth"]
+
+
 def test_the_driver_prints_and_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +269,7 @@ def test_what_is_dropped_from_the_cache_is_still_there(
     """Only the kernel's copy goes. In a file system in memory nothing can be made cold."""
     path = tmp_path / "x"
     path.write_bytes(b"1" * 10_000)
+    monkeypatch.setattr(os, "sync", lambda: None)  # waits for what all other programs have written
     speed_processes.drop_files(path)
     assert b"1" * 10_000 == path.read_bytes()
     setting = speed_lines.Setting(tmp_path, 1, [], 1, [], may_drop_all=False)

@@ -10,7 +10,9 @@ Linux only. Not collected by pytest.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import cProfile
+import os
 import pstats
 import shutil
 import sys
@@ -90,11 +92,8 @@ def _profile(folder: Path, keys: int) -> None:
     steps = {"scan": ["scan", *common], "plan": [*merge, "--dry-run", "--json"], "plan and write": merge}
     for title, arguments in steps.items():
         profile = cProfile.Profile()
-        stdout, sys.stdout = sys.stdout, Path("/dev/null").open("w")  # noqa: SIM115 - for what is printed meanwhile
-        try:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             profile.runcall(mergescope.main, [*map(str, arguments)], standalone_mode=False)
-        finally:
-            sys.stdout = stdout
         _say(f"\n{title}: {keys:,} keys")
         pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("cumulative").print_stats(45)
 

@@ -13,6 +13,7 @@ are there already are left as they are. Not collected by pytest.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import struct
@@ -102,13 +103,18 @@ class _Pools:
     """The values of A, and of B by share, as bytes: what is written is cut out of these."""
 
     def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._base, self._noise = (DEVIATION * rng.standard_normal(POOL, np.float32) for _ in "ab")
+        self._seed = seed
         self._made: dict[tuple[str, float], memoryview] = {}
+
+    @functools.cached_property
+    def _drawn(self) -> list[np.ndarray]:  # not before something has to be written
+        rng = np.random.default_rng(self._seed)
+        return [DEVIATION * rng.standard_normal(POOL, np.float32) for _ in "ab"]
 
     def of(self, dtype: str, share: float) -> memoryview:
         if (dtype, share) not in self._made:
-            values = self._base + np.float32(share) * self._noise
+            base, noise = self._drawn
+            values = base + np.float32(share) * noise
             self._made[dtype, share] = memoryview(_stored(values, dtype)).cast("B")
         return self._made[dtype, share]
 

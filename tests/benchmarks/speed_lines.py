@@ -163,7 +163,7 @@ def _measure_size(setting: Setting, *options: object) -> tuple[str, dict[str, fl
     found = interleave(commands, setting.rounds, before=drop)
     row = {"gigabytes": (a.stat().st_size + b.stat().st_size) / 1e9}
     for name, sample in found.items():
-        row |= {name: sample.wall, f"{name}_peak": sample.peak / MIB}
+        row |= {name: sample.wall, f"{name}_processor": sample.processor, f"{name}_peak": sample.peak / MIB}
     for path in (a, b, out):
         path.unlink()  # before the next, larger ones
     return {"all": "nothing cached", "files": "files not cached", "none": "all cached"}[how], row
@@ -277,15 +277,16 @@ def _add_growth(
     """What one command took on pairs of all sizes, `start` being the pair of next to nothing."""
     peaks = ", ".join(f"{row['gigabytes']:.3g} GB {row[f'{name}_peak']:.0f} MiB" for row in rows)
     results.add(f"sizes.{name}-peak", rows[-1][f"{name}_peak"], f"both models {peaks}")
-    each = [(row[name] - start[name]) / (row["gigabytes"] - start["gigabytes"]) for row in rows]
+    each, computing = (
+        [(row[column] - start[column]) / (row["gigabytes"] - start["gigabytes"]) for row in rows]
+        for column in (name, f"{name}_processor")
+    )
     if min(each) <= 0:
         results.leave_out(f"sizes.{name}-growth", "these pairs are too small to tell")
         return
-    note = ", ".join(f"{s:.2f}" for s in each)
-    results.add(
-        f"sizes.{name}-growth", 100 * farthest_from_median(each),
-        f"{note} s/GB beyond a start of {start[name]:.2f} s; {remark}",
-    )  # fmt: skip
+    waited, worked = (", ".join(f"{s:.2f}" for s in found) for found in (each, computing))
+    note = f"{waited} s/GB beyond a start of {start[name]:.2f} s, of processors {worked} s/GB; {remark}"
+    results.add(f"sizes.{name}-growth", 100 * farthest_from_median(each), note)
 
 
 def _ratio(ours: Sample, theirs: Sample) -> tuple[float, str]:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 Command = Sequence[object]
@@ -46,6 +46,11 @@ class Sample:
     def wall(self) -> float:
         """Median, seconds."""
         return statistics.median(run.wall for run in self.runs)
+
+    @property
+    def processor(self) -> float:
+        """Median, seconds."""
+        return statistics.median(run.processor for run in self.runs)
 
     @property
     def peak(self) -> int:
@@ -134,9 +139,16 @@ def describe_machine(folder: Path) -> dict[str, str]:
         "memory": f"{memory / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, {file_system(folder)}",
         "versions": ", ".join(
-            [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)]
+            [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in LIBRARIES)]
         ),
     }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:

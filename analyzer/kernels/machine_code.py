@@ -44,8 +44,11 @@ def plain_loops(module: str) -> Mapping[str, Loop]:
 def _native(module: str) -> Mapping[str, Loop]:
     from analyzer.kernels.processor import Processor
 
+    source = source_stamp()
+    if not source:  # code of one release could not be told from another's; numba knows archives
+        raise ImportError("the loops' source cannot be read")
     processor, layouts = Processor.here(), ENTRY_POINTS[module]
-    name = f"{module}-{source_stamp()}-{_compiler_stamp()}-{processor.name}-{processor.digest}.code"
+    name = f"{module}-{source}-{_compiler_stamp()}-{processor.name}-{processor.digest}.code"
     code = read_code(name)
     if code is None:
         _log.info(NOTICE)

@@ -1,7 +1,7 @@
 """Machine code on disk: where it is kept, and whether a file may be trusted to be what was once written.
 
 What is read here is run. A file counts only if it belongs to this user or to the system's, if nobody else can
-write to it, and if its digest is that of its content; else it is as if it were not there.
+write to it, and if its digest is that of its name and content; else it is as if it were not there.
 """
 
 from __future__ import annotations
@@ -17,24 +17,28 @@ from pathlib import Path
 
 _MAGIC = b"mergescope loops 1\n"
 _DIGEST = hashlib.sha256
+_HEAD = len(_MAGIC) + _DIGEST().digest_size
+_MODE = 0o644  # what the system's user compiled, as for a container's image, serves everybody
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def source_stamp(folder: Path = Path(__file__).parent) -> str:
-    """What tells one state of the loops' source from another: a digest of the folder and of `measures.py`."""
-    digest = hashlib.sha256()
-    for path in (*sorted(folder.glob("*.py")), folder.parent / "measures.py"):
-        if path.is_file():  # not so inside of an archive
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    """What tells one state of the loops' source from another: a digest of the folder and of `measures.py`.
+
+    Empty where there is no source to read, as inside of an archive.
+    """
+    paths = [*sorted(folder.glob("*.py")), folder.parent / "measures.py"]
+    sources = [path.read_bytes() for path in paths if path.is_file()]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16] if sources else ""
 
 
 def read_code(name: str) -> bytes | None:
     """What was stored under a name; None if nothing sound was."""
     for folder in _folders():
         with contextlib.suppress(OSError):
-            content = _read_own(folder / name)
-            if content is not None:
+            stored = _read_own(folder / name)
+            content = stored[_HEAD:]
+            if stored == _sealed(name, content):
                 return content
     return None
 
@@ -44,7 +48,9 @@ def write_code(name: str, content: bytes) -> None:
     for folder in _folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / name, _MAGIC + _DIGEST(content).digest() + content)
+            if _is_anothers(folder / name):  # in a folder that users share: each would replace the other's
+                continue
+            _write_whole(folder / name, _sealed(name, content))
         except OSError:  # read-only, full, no such folder: the next one
             continue
         return
@@ -69,14 +75,15 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def _read_own(path: Path) -> bytes | None:
+def _sealed(name: str, content: bytes) -> bytes:
+    """The content of a file: it is sound under this name alone."""
+    return _MAGIC + _DIGEST(name.encode() + b"\n" + content).digest() + content
+
+
+def _read_own(path: Path) -> bytes:
+    """What a file holds; nothing if others can have written it."""
     with path.open("rb") as file:
-        if not _is_own(os.fstat(file.fileno())):
-            return None
-        stored = file.read()
-    start = len(_MAGIC) + _DIGEST().digest_size
-    content = stored[start:]
-    return content if stored[:start] == _MAGIC + _DIGEST(content).digest() else None
+        return file.read() if _is_own(os.fstat(file.fileno())) else b""
 
 
 def _is_own(status: os.stat_result) -> bool:
@@ -86,12 +93,19 @@ def _is_own(status: os.stat_result) -> bool:
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & _OTHERS_WRITE
 
 
+def _is_anothers(path: Path) -> bool:
+    try:
+        return hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid()
+    except FileNotFoundError:
+        return False
+
+
 def _write_whole(path: Path, content: bytes) -> None:
-    # Made readable for this user only.
     handle, made = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+        Path(made).chmod(_MODE)
         Path(made).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -1,0 +1,64 @@
+"""Machine code on disk that users share, or whose source cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from analyzer.kernels import machine_code, stored_code
+from analyzer.kernels.entry_points import NativeLoop
+
+needs_owners = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
+
+
+def test_what_is_stored_is_sound_under_its_own_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was moved holds other loops than its name says, or those of another processor."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    stored_code.write_code("x.code", b"machine code")
+    (tmp_path / "x.code").rename(tmp_path / "y.code")
+    assert stored_code.read_code("y.code") is None
+
+
+@needs_owners
+def test_what_the_system_compiled_serves_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All may read it and its owner alone may write: else each user of a container compiles again."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    stored_code.write_code("x.code", b"machine code")
+    assert 0o644 == (tmp_path / "x.code").stat().st_mode & 0o777
+
+
+@needs_owners
+def test_users_of_one_folder_do_not_replace_each_others_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither trusts the other's, so both would compile at every run in turn."""
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    monkeypatch.setattr(stored_code, "_folders", lambda: iter([shared, own]))
+    stored_code.write_code("x.code", b"of one")
+    monkeypatch.setattr(stored_code, "os", _another_user())
+    assert not list(own.glob("*"))
+    stored_code.write_code("x.code", b"of another")
+    assert ["x.code"] == [path.name for path in own.iterdir()]
+    monkeypatch.undo()
+    monkeypatch.setattr(stored_code, "_folders", lambda: iter([shared, own]))
+    assert stored_code.read_code("x.code") == b"of one"
+
+
+def _another_user() -> SimpleNamespace:
+    """The system as it is, for somebody else."""
+    return SimpleNamespace(geteuid=lambda: os.geteuid() + 1, fdopen=os.fdopen, fstat=os.fstat)
+
+
+def test_code_whose_source_cannot_be_read_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside of an archive: a new release would go on with machine code of the one before."""
+    assert "" == stored_code.source_stamp(tmp_path / "release.zip" / "analyzer" / "kernels")
+    monkeypatch.setattr(machine_code, "source_stamp", lambda: "")
+    loops = machine_code.open_loops.__wrapped__("compiled_sums")
+    assert not any(isinstance(loop, NativeLoop) for loop in loops.values())

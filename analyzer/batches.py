@@ -129,6 +129,24 @@ class AbstractMeasurer(ABC):
         return records(batch, found)[0]
 
 
+_SIDES = ((AT_A, CODE_A), (AT_B, CODE_B), (AT_C, CODE_C))
+_ITEMSIZES = np.zeros(len(FLOATS), np.int64)
+_ITEMSIZES[[f.code for f in FLOATS.values()]] = [f.bits // 8 for f in FLOATS.values()]
+
+
+def check_bounds(batch: Batch) -> None:
+    """ValueError if a span reaches beyond the bytes of a model, or beyond the sums of rows."""
+    spans = batch.spans
+    counts, widths = spans[:, COUNT], spans[:, ROW_WIDTH]
+    for raw, (at, code) in zip(batch.raw, _SIDES, strict=True):
+        ends = spans[:, at] + counts * _ITEMSIZES[spans[:, code]]
+        if (ends[spans[:, at] >= 0] > len(raw)).any():
+            raise ValueError("a span ends behind the bytes of its model")
+    rows = spans[:, ROW] - -(spans[:, FIRST] + counts) // np.maximum(widths, 1)
+    if (rows[widths > 0] > batch.rows).any():
+        raise ValueError("a span has more rows than there are sums for")
+
+
 def records(batch: Batch, found: BatchSums) -> list[Sums]:
     """The record of every span."""
     counts = found.out[:, :_WHOLE].astype(np.int64).tolist()

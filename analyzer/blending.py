@@ -89,6 +89,8 @@ class _CompiledBlender(AbstractBlender):
         out: Bytes | None = None,
     ) -> tuple[Bytes, int]:
         count, out = self._output(raw_a, dtype_a, dtype, out)
+        if len(raw_b) * 8 < count * FLOATS[dtype_b].bits:  # the loop looks at no bounds
+            raise ValueError("the second operand has fewer elements than the first")
         bad = self._blend(
             raw_a, FLOATS[dtype_a].code, raw_b, FLOATS[dtype_b].code, self._tables,
             count, float(alpha), out, FLOATS[dtype].code, self._rounding[dtype], np.empty(2 * BLOCK),
@@ -108,7 +110,11 @@ class _CompiledBlender(AbstractBlender):
     def _output(self, raw: Bytes, dtype_in: str, dtype: str, out: Bytes | None) -> tuple[int, Bytes]:
         count = len(raw) * 8 // FLOATS[dtype_in].bits
         size = count * FLOATS[dtype].bits // 8
-        return count, np.empty(size, np.uint8) if out is None else out[:size]
+        if out is None:
+            return count, np.empty(size, np.uint8)
+        if len(out) < size:
+            raise ValueError(f"{size} bytes do not fit into the {len(out)} of the output")
+        return count, out[:size]
 
 
 class _TorchBlender(AbstractBlender):

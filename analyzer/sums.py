@@ -18,7 +18,8 @@ In fp64 it is as fast as in fp32 was: what it waits for is the table of the hist
 - numba as it comes: 0.11 s of import and 0.28 s to load its cached functions, at every start;
 - this: numba compiles the few loops that Python calls once for each processor (5–7 s on these cores, of
   which most is numba's own front end), to an object file that needs nothing else; from then on llvmlite
-  loads it in 0.03 s and numba is never imported (`analyzer.kernels.machine_code`);
+  loads it in 0.03 s without an import of numba (`analyzer.kernels.machine_code`). The loops that few runs
+  need, those of codes with scales and of a recovery, are still numba's as they come;
 - `torch.compile`: torch's import alone takes as long as the scan; Triton: for GPUs, not written yet.
 
 Where nothing can be compiled, and on a GPU, torch gives the same numbers (`analyzer.torch_measurer`).
@@ -37,6 +38,7 @@ from analyzer.batches import (
     Batch,
     BatchSums,
     Bytes,
+    check_bounds,
 )
 from analyzer.kernels.backends import SCAN_CHUNK, aligned_zeros, cache_errors, has_numba
 from analyzer.kernels.formats import tables_by_code, values_of
@@ -98,7 +100,8 @@ class CompiledMeasurer(AbstractMeasurer):
         return aligned_zeros(self._scratch_size(3))
 
     def measure_batch(self, batch: Batch, scratch: Array) -> BatchSums:
-        """All spans by one call."""
+        """All spans by one call. ValueError if one reaches beyond the bytes: the loop looks at no bounds."""
+        check_bounds(batch)
         n = len(batch.spans)
         found = BatchSums(
             np.zeros((n, SUMS_WIDTH)),

@@ -107,8 +107,9 @@ class TorchMeasurer(AbstractMeasurer):
 
 def _end(spans: Integers, side: int) -> int:
     """How many bytes of a side's buffer the spans take up."""
-    ends = [int(span[_AT[side]]) + int(span[COUNT]) * _FORMATS[int(span[_CODE[side]])][1] for span in spans]
-    return max(ends, default=0) if (spans[:, _AT[side]] >= 0).any() else 0
+    there = spans[spans[:, _AT[side]] >= 0]
+    ends = [int(span[_AT[side]]) + int(span[COUNT]) * _FORMATS[int(span[_CODE[side]])][1] for span in there]
+    return max(ends, default=0)
 
 
 def _operand(raw: Sequence[torch.Tensor], span: Integers, side: int) -> torch_sums.Operand:

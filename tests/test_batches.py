@@ -116,3 +116,34 @@ def test_quantiles_are_numpys_of_each_by_itself(lengths: list[int | None], seed:
         for x in cosines
     ]
     assert expected == describe_rows(cosines)
+
+
+@pytest.mark.parametrize("side", [batches.AT_A, batches.AT_B, batches.AT_C, batches.COUNT])
+def test_a_span_beyond_the_bytes_is_refused(side: int) -> None:
+    """The loop looks at no bounds: it would measure whatever lies behind them."""
+    raw = np.zeros(8, np.uint8)
+    spans = np.array([[0, 0, 0, 4, *[FLOATS["F16"].code] * 3, 0, 0, 0, 0, 0]], np.int64)
+    batch = Batch((raw, raw, raw), spans, spacing("F16", "F16")[None], 0)
+    measurer = CompiledMeasurer()
+    assert 4 == measurer.measure_batch(batch, measurer.new_scratch()).out[0, 0]
+    spans[0, side] += 1
+    with pytest.raises(ValueError, match="ends behind"):
+        measurer.measure_batch(batch, measurer.new_scratch())
+
+
+def test_a_side_that_is_too_short_is_refused() -> None:
+    """Also one that is alone."""
+    raw = np.zeros(8, np.uint8)
+    with pytest.raises(ValueError, match="ends behind"):
+        CompiledMeasurer().measure(raw, "F16", raw[:6], "F16")
+    with pytest.raises(ValueError, match="ends behind"):
+        CompiledMeasurer().measure(raw, "F16", raw, "F16", base=(raw, "F32"))
+
+
+@pytest.mark.parametrize(("width", "first"), [(2, 1), (1, 0), (3, 3)])
+def test_a_row_without_a_sum_is_refused(width: int, first: int) -> None:
+    """Two sums of rows hold four elements of two, if they begin with a row."""
+    raw, measurer = np.zeros(8, np.uint8), CompiledMeasurer()
+    assert 4 == measurer.measure(raw, "F16", raw, "F16", rows=Rows(2, 0, np.zeros((2, 3)))).n
+    with pytest.raises(ValueError, match="more rows"):
+        measurer.measure(raw, "F16", raw, "F16", rows=Rows(width, first, np.zeros((2, 3))))

@@ -168,3 +168,15 @@ def test_compiled_loops_are_told_apart_by_all_their_sources(tmp_path: Path) -> N
             stamps.add(source_stamp(folder))
     assert 7 == len(stamps)
     assert source_stamp(folder) == source_stamp(folder)
+
+
+def test_a_blend_beyond_the_operands_or_the_output_is_refused() -> None:
+    """The loops look at no bounds: they would read and write whatever lies behind."""
+    blender = BLENDERS[0]
+    raw, short = np.zeros(8, np.uint8), np.zeros(6, np.uint8)
+    with pytest.raises(ValueError, match="fewer elements"):
+        blender.blend(raw, "F16", short, "F16", alpha=0.5, dtype="F16")
+    with pytest.raises(ValueError, match="8 bytes do not fit into the 6"):
+        blender.blend(raw, "F16", raw, "F16", alpha=0.5, dtype="F16", out=short)
+    with pytest.raises(ValueError, match="16 bytes do not fit into the 8"):
+        blender.convert(raw, "F16", dtype="F32", out=raw.copy())

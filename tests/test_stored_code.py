@@ -10,6 +10,7 @@ import pytest
 
 from analyzer.kernels import machine_code, stored_code
 from analyzer.kernels.entry_points import NativeLoop
+from analyzer.sums import CompiledMeasurer, open_measurer
 
 needs_owners = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
 
@@ -62,3 +63,12 @@ def test_code_whose_source_cannot_be_read_is_not_looked_for(
     monkeypatch.setattr(machine_code, "source_stamp", lambda: "")
     loops = machine_code.open_loops.__wrapped__("compiled_sums")
     assert not any(isinstance(loop, NativeLoop) for loop in loops.values())
+
+
+@pytest.mark.parametrize(("setting", "compiled"), [("1", False), ("0", True), ("", True)])
+def test_who_wants_no_compiler_gets_torch(
+    monkeypatch: pytest.MonkeyPatch, setting: str, *, compiled: bool
+) -> None:
+    """As who measures the coverage of tests; the loops themselves are no Python that could run."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", setting)
+    assert isinstance(open_measurer("cpu"), CompiledMeasurer) is compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +31,8 @@ def aligned_zeros(count: int) -> NDArray[np.float64]:
 
 def has_numba() -> bool:
     """Whether the compiled loops can be used with this interpreter."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # the loops are no Python that could run
+        return False
     return importlib.util.find_spec("numba") is not None
 
 

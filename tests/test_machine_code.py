@@ -65,7 +65,7 @@ def test_every_loop_here_is_machine_code_of_our_own() -> None:
 
 
 def test_numbas_own_functions_give_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the last bit: what reads the code is another, the code is not."""
+    """Counts exactly, sums to the last bits of fp64: compiled apart, they may add up in another order."""
     random = np.random.default_rng(1)
     a = random.normal(size=3000).astype(np.float16)
     b = (a + random.normal(size=3000) / 10).astype(np.float16)

@@ -51,7 +51,11 @@ def test_a_second_run_imports_neither_numba_nor_torch(pair: list[str], tmp_path:
     for opened in (CompiledMeasurer, _CompiledBlender):
         opened()  # what a first run does
     done = subprocess.run(
-        [sys.executable, "-c", _IMPORTED, *arguments], capture_output=True, timeout=120, check=True, text=True
+        [sys.executable, "-I", "-c", _IMPORTED, *arguments],
+        capture_output=True,
+        timeout=120,
+        check=True,
+        text=True,
     )
     assert "False False" == done.stdout.split("\n")[-2]
 

@@ -428,6 +428,8 @@ _json = st.recursive(
 @example(way=("keys", 0, "sums", "numeric"), value=0)  # sums of no elements
 @example(way=("keys", 2, "sums", "sum_aa"), value=-1.0)
 @example(way=("keys", 2, "sums", "numel"), value=2**64 - 1)
+@example(way=("keys", 0, "group"), value="")
+@example(way=("keys", 0, "component"), value="")
 def test_damage_is_a_scan_file_error_or_harmless(reused: Path, way: Way, value: object) -> None:
     """Whatever stands in a field: it is refused, or the scan can be ranked and written again."""
     try:

@@ -141,7 +141,7 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
         shape=_shape(document["shape"]),
         dtype_a=_text(document["dtype_a"]),
         dtype_b=_text(document["dtype_b"]),
-        labels=Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted),
+        labels=Labels(**{name: _label(name, document[name]) for name in _LABELS}, counted=counted),
         sums=_sums(document),
         **_more(document),
     )
@@ -227,6 +227,14 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
         raise TypeError(f"{value!r} is not a count")
     return value
+
+
+def _label(name: str, value: Any) -> str:
+    """One label of a key. A component and its group have a name: it is what selects them."""
+    text = _text(value)
+    if not text and name in ("component", "group"):
+        raise ValueError(f"{name} is empty")
+    return text
 
 
 def _text(value: Any) -> str:

@@ -37,6 +37,9 @@ _PLACES = tuple(field.name for field in fields(Labels) if field.name != "counted
 _COSINES = tuple(field.name for field in fields(RowCosines))
 
 
+_NAMED = ("component", "group")  # an empty one could not be selected
+
+
 class OddRowsError(Exception):
     """Some value of these rows has to be looked at by itself."""
 
@@ -49,6 +52,9 @@ def sound_rows(documents: Sequence[Mapping[str, Any]]) -> list[KeyScan]:
     try:
         texts = [_texts(documents, name) for name in _TEXTS]
         places = [_texts(documents, name) for name in _PLACES]
+        _require(
+            all(all(map(len, names)) for name, names in zip(_PLACES, places, strict=True) if name in _NAMED)
+        )
         counted = [document["counted"] for document in documents]
         shapes = [document["shape"] for document in documents]
         _require(set(map(type, counted)) <= {bool} and set(map(type, shapes)) <= {list})

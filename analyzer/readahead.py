@@ -6,8 +6,9 @@ models at the same pace. Measured on a pair of 2.1 GB files that were not cached
 time in the kernel: `cat` 0.7, POSIX_FADV_WILLNEED 0.6, sendfile to /dev/null 0.1. The last copies
 nothing and lets the system read in large pages, so it is what stands here.
 
-Nothing is read twice: how far it goes ahead is bounded, and what is cached already is passed over.
-It changes no result and reports nothing; where the system lacks a call, nothing happens. Linux only.
+Nothing is read twice: how far it goes ahead is bounded, and what is cached already is passed over. A file
+system that cannot tell what is cached is left alone: some, of networks and of virtual machines, cache
+nothing. It changes no result and reports nothing; where the system lacks a call, nothing happens. Linux only.
 Knows files, not models.
 """
 
@@ -133,11 +134,11 @@ class _Ahead:
             file.close()
 
     def read(self, step: _Step) -> None:
-        """Wait until the piece is cached."""
+        """Wait until the piece is cached, if that is of use."""
         if step.path not in self._files:
             self._files[step.path] = step.path.open("rb", buffering=0)
         file = self._files[step.path].fileno()
-        if _is_cached(file, step.start, step.count):
+        if _is_cached(file, step.start, step.count) is not False:
             return
         at, end = step.start, step.start + step.count
         while at < end:
@@ -157,17 +158,20 @@ class _Ahead:
 def is_cached(path: Path) -> bool:
     """Whether a file is in the system's cache, as far as that can be told; where it cannot, False."""
     with suppress(OSError, AttributeError), path.open("rb", buffering=0) as file:
-        return _is_cached(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        return _is_cached(file.fileno(), 0, os.fstat(file.fileno()).st_size) is True
     return False
 
 
-def _is_cached(file: int, start: int, count: int) -> bool:
+def _is_cached(file: int, start: int, count: int) -> bool | None:
+    """Whether a piece of a file is, or None where the file system cannot tell."""
     byte = bytearray(1)
     for i in range(_PROBES):
         try:
             os.preadv(file, [byte], start + i * max(count - 1, 0) // (_PROBES - 1), os.RWF_NOWAIT)
-        except OSError:  # it would have to wait, or the file system cannot tell
+        except BlockingIOError:
             return False
+        except OSError:
+            return None
     return True
 
 

@@ -1,8 +1,8 @@
 """The SHA-256 of a model's files, from the bytes that a pass over its tensors reads anyway.
 
 Threads bring what they read in about the order of the file, and each hashes what it brought if it is its
-turn. What comes early is held, a bounded amount of it; what nobody brings, as headers and tensors without
-a partner, is read in between.
+turn. What comes early is held, a bounded amount of it for all files together; what nobody brings, as
+headers and tensors without a partner, is read in between.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 from analyzer.checkpoints.checkpoint import Checkpoint
-from analyzer.checkpoints.sources import FileSource
+from analyzer.checkpoints.sources import FileSource, Watch
 
-HELD_BYTES = 32 << 20  # of a file, at most, but for one read a thread
+HELD_BYTES = 32 << 20  # of a model, at most, but for one read a thread
 _READ_BYTES = 1 << 22
 
 
@@ -29,7 +29,7 @@ class ModelHasher:
             source.path: FileHasher(source) for source in checkpoint.sources if isinstance(source, FileSource)
         }
         for hasher in self._files.values():
-            hasher.source.watch = hasher.take
+            hasher.source.watch = self._watch_of(hasher)
 
     def digests(self) -> str | dict[str, str]:
         """The digest of the file as `sha256sum` prints it, or of a folder's files by their names in it.
@@ -41,6 +41,16 @@ class ModelHasher:
             return next(iter(digests.values()))
         folder = self._checkpoint.folder or self._checkpoint.path.parent
         return {path.relative_to(folder).as_posix(): digest for path, digest in digests.items()}
+
+    def _watch_of(self, hasher: FileHasher) -> Watch:
+        """What takes a file's bytes, and sees to it that files that were read before hold few of theirs."""
+
+        def take(offset: int, data: memoryview) -> None:
+            hasher.take(offset, data)
+            if sum(each.held_bytes for each in self._files.values()) >= HELD_BYTES:
+                max(self._files.values(), key=lambda each: each.held_bytes).release()
+
+        return take
 
     def _digest(self, path: Path) -> str:
         if path in self._files:
@@ -58,7 +68,7 @@ class FileHasher:
         self._position = 0  # everything before it is hashed
         self._busy = False  # a thread is hashing
         self._held: list[tuple[int, bytes]] = []  # a heap: what came early, by its place
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._changed = threading.Condition()
 
     def take(self, offset: int, data: memoryview) -> None:
@@ -67,26 +77,28 @@ class FileHasher:
         with self._changed:
             # Only for room that a thread makes by hashing: whoever has the bytes to come may wait as well.
             self._changed.wait_for(
-                lambda: not self._busy or self._held_bytes < HELD_BYTES or end <= self._position
+                lambda: not self._busy or self.held_bytes < HELD_BYTES or end <= self._position
             )
             if end <= self._position:
                 return
             if self._busy or offset > self._position:
                 heapq.heappush(self._held, (offset, bytes(data)))
-                self._held_bytes += len(data)
-                if self._busy or self._held_bytes < HELD_BYTES:
+                self.held_bytes += len(data)
+                if self._busy or self.held_bytes < HELD_BYTES:
                     return
                 data = data[:0]  # what is held goes on only with what nobody has brought
             else:
                 data = data[self._position - offset :]
             self._busy = True
-        try:
-            self._hash(data)
-        except BaseException:  # the file could not be read: the other threads must not wait for ever
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-            raise
+        self._hash_alone(data, room=HELD_BYTES)
+
+    def release(self) -> None:
+        """Hash all that is held, unless a thread is hashing anyway."""
+        with self._changed:
+            if self._busy or not self._held:
+                return
+            self._busy = True
+        self._hash_alone(memoryview(b""), room=1)
 
     def digest(self) -> str:
         """In hexadecimal; reads what is lacking. For when no more bytes come."""
@@ -96,14 +108,24 @@ class FileHasher:
             self._position += len(part)
         return self._sha256.hexdigest()
 
-    def _hash(self, part: memoryview | bytearray | None) -> None:
-        """Hash it and what is held behind it, as the one thread that is busy."""
+    def _hash_alone(self, part: memoryview, *, room: int) -> None:
+        """As the one thread that is busy, which it is no more in the end."""
+        try:
+            self._hash(part, room)
+        except BaseException:  # the file could not be read: the other threads must not wait for ever
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+            raise
+
+    def _hash(self, part: memoryview | bytearray | None, room: int) -> None:
+        """Hash it and what is held behind it, and read what lies before the rest if that fills the room."""
         while part is not None:
             self._sha256.update(part)
             with self._changed:
                 self._position += len(part)
                 part = self._next_held()
-                full = bool(self._held) and self._held_bytes >= HELD_BYTES
+                full = bool(self._held) and self.held_bytes >= room
                 if part is None and not full:
                     self._busy = False  # under the lock: what comes now is for the next one to hash
                 self._changed.notify_all()
@@ -114,7 +136,7 @@ class FileHasher:
         """What is held of the bytes from the position on, if anything."""
         while self._held and self._held[0][0] <= self._position:
             offset, data = heapq.heappop(self._held)
-            self._held_bytes -= len(data)
+            self.held_bytes -= len(data)
             if offset + len(data) > self._position:
                 return memoryview(data)[self._position - offset :]
         return None

@@ -95,9 +95,41 @@ def test_what_is_clipped_is_counted_by_key(merge: Merge) -> None:
     assert 1 == warnings.count("are clipped")
 
 
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_what_is_copied_is_read_once_whatever_it_holds(
+    alpha: int, run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaled fp8 has the format's largest number in every tensor: copied it is no sign of clipping."""
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    models = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for seed, path in enumerate(models):
+        state = {f"k{i}": torch.tensor([448.0, seed, -448.0, i]).to(torch.float8_e4m3fn) for i in range(9)}
+        save_torch(state, path)
+    reads: list[int] = []
+    run_worker, read = Worker.run, FileSource.read_into
+
+    def run_alone(self: Worker, batch: list[Span], buffers: list[Any]) -> int:
+        reads.clear()
+        return run_worker(self, batch, buffers)
+
+    def read_into(self: FileSource, offset: int, buffer: memoryview) -> None:
+        reads.append(len(buffer))
+        read(self, offset, buffer)
+
+    monkeypatch.setattr(Worker, "run", run_alone)
+    monkeypatch.setattr(FileSource, "read_into", read_into)
+    out = tmp_path / "o.safetensors"
+    assert 0 == run("merge", *models, "-o", out, "--threads=1", "--alpha", alpha).code
+    assert [9 * 4] == reads
+    assert models[alpha].read_bytes()[-36:] == out.read_bytes()[-36:]
+
+
 def test_neighbours_are_read_and_written_together(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     """One group of all that is merged alike, and where the files' orders agree one read of each."""
-    groups, reads = [], []
+    groups: list[int] = []
+    reads: list[int] = []
     write, read = Worker._write_together, FileSource.read_into
 
     def write_together(self: Worker, spans: Sequence[Span], buffers: list[Any]) -> bool:

@@ -52,7 +52,7 @@ class Worker:
         """Write neighbours at once; False, and nothing written, if values are to be counted by key."""
         first = spans[0]
         data, bad = self._fused(spans, buffers, first.step.entry.dtype, buffers[-1])
-        if bad or _may_be_clipped(data, first.step.entry.dtype):
+        if bad or (not first.step.copies and _may_be_clipped(data, first.step.entry.dtype)):
             return False
         self._writers[first.step.file].write(first.step.index, first.offset, data)
         return True

@@ -264,10 +264,17 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("only", "files"), [(None, ["a", "b"]), ("attn2", ["a"]), ("attn1,attn2,ff", ["a", "b"])]
+    ("options", "files"),
+    [
+        ((), ["a", "b"]),
+        (("--only", "attn2"), ["a"]),
+        (("--only", "attn1,attn2,ff"), ["a", "b"]),
+        (("--alpha", "1"), ["b"]),
+        (("--method", "slerp"), []),  # surveys the models first
+    ],
 )
-def test_a_merge_reads_ahead_what_it_reads_from_end_to_end(
-    only: str | None,
+def test_a_merge_reads_ahead_what_it_reads_once_from_end_to_end(
+    options: tuple[str, ...],
     files: list[str],
     run: Callable[..., Any],
     unet: Callable[[int], dict[str, np.ndarray]],
@@ -275,10 +282,9 @@ def test_a_merge_reads_ahead_what_it_reads_from_end_to_end(
     tmp_path: Path,
     begun: list[list[str]],
 ) -> None:
-    """A always; B only where most of it is used; nothing for a plan."""
+    """A and B only where most of them is used; nothing for a plan."""
     a, b = write("a", unet(0)), write("b", unet(1))
-    chosen = ("--only", only) if only else ()
-    common = ("merge", a, b, "-o", tmp_path / "out.safetensors", "--alpha", "0.5", *chosen)
+    common = ("merge", a, b, "-o", tmp_path / "out.safetensors", "--alpha", "0.5", *options)
     assert 0 == run(*common, "--dry-run").code
     assert [] == begun
     assert 0 == run(*common).code

@@ -19,13 +19,15 @@ from analyzer.errors import OutputError, VerificationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from analyzer.checkpoints import Checkpoint
     from analyzer.merge import MergeResult
     from analyzer.merging.inputs import Inputs
     from analyzer.methods import Array
     from analyzer.prediction.forecast import Forecast
     from analyzer.prediction.verification import Verification
+    from analyzer.recipes.recipe import Recipe
     from analyzer.recipes.wish import Wish
-    from analyzer.records import Plan, Scan
+    from analyzer.records import Plan, Scan, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _written(
     assert job.output is not None
     device = resolve_device(job.device, notify=job.warn)
     with Readahead() as ahead, terminal.progress_bar("merging", quiet=job.quiet) as progress:
-        progress = ahead.led_by(progress, _read_throughout(inputs, plan))
+        progress = ahead.led_by(progress, _read_throughout(inputs, plan, wish.recipe))
         result = run_merge(
             inputs, plan, wish.recipe, out=job.output, force=job.force,
             device=device, threads=job.threads, progress=progress,
@@ -194,12 +196,26 @@ def _written(
         raise
 
 
-def _read_throughout(inputs: Inputs, plan: Plan) -> list[tuple[Path, ...]]:
-    """The files of the models that are read from end to end: A, and the others where most of B is used."""
-    used = (plan.pairs[action.key].b for action in plan.actions if action.verb in ("merge", "take"))
-    if 2 * sum((info.encoded or info).nbytes for info in used) < inputs.b.bytes - len(inputs.b.header):
-        return [inputs.a.files]
-    return [model.files for _, model in inputs.named()]
+def _read_throughout(inputs: Inputs, plan: Plan, recipe: Recipe) -> list[tuple[Path, ...]]:
+    """The files of the models that are read once, from end to end: A and B where most of them is used.
+
+    The others go with B, but for a VAE's, which may be a whole model.
+    """
+    from analyzer.recipes.recipe import method_of
+
+    method = method_of(recipe)
+    if method.needs_gram or method.survey is not None:
+        return []  # read more than once: what lies behind in one pass lies ahead in another
+    of_a = (inputs.a.infos[x.key] for x in plan.actions if x.verb in ("keep", "cast", "merge"))
+    of_b = (plan.pairs[x.key].b for x in plan.actions if x.verb in ("merge", "take"))
+    found = [inputs.a] if _is_most(of_a, inputs.a) else []
+    if _is_most(of_b, inputs.b):
+        found += [model for role, model in inputs.named() if role not in ("a", "vae")]
+    return [model.files for model in found]
+
+
+def _is_most(used: Iterable[TensorInfo], model: Checkpoint) -> bool:
+    return 2 * sum((info.encoded or info).nbytes for info in used) >= model.bytes - len(model.header)
 
 
 def _remove(output: Path) -> None:

@@ -48,7 +48,7 @@ def find_odd_block(survey: Survey) -> list[Finding]:
     if abs(value - middle) < max(limit(len(ratios)) * spread, log(BLOCK_FACTOR)) or change is None:
         return []
     text = (
-        f"block {block.name} stands out: it moved by {wording.change(change)}, "
+        f"block {block.path} stands out: it moved by {wording.change(change)}, "
         f"{wording.ratio(exp(value - middle))} times as far as its categories do in the other blocks"
     )
     return [Finding(text, "relative_change", change, survey.selecting.groups("block", [block.path]))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import numpy as np
@@ -27,7 +27,7 @@ class Group:
     """Keys that stand together on an axis, their record, and what became of them."""
 
     path: str  # their label: "transformer_blocks/attn2", "vae", "OUT05"
-    name: str  # for people: "attn2"
+    name: str  # for people: "attn2"; "component:vae" where a part of other keys is called "vae"
     keys: tuple[KeyScan, ...]
     sums: Sums  # without histograms, of which no finder asks
     counts: Mapping[Verdict, int]  # how many keys have which verdict; all four stand in it
@@ -110,7 +110,7 @@ class Survey:
 def survey(scan: Scan, columns: SumColumns | None = None) -> Survey:
     """Group the counted keys of a scan, each sum formed once; `columns` are those of their sums, if known."""
     seen = _counted(counted(scan.keys), columns)
-    groups = {axis: _groups(seen, axis) for axis in AXES}
+    groups = _told_apart({axis: _groups(seen, axis) for axis in AXES})
     blocks = {group.path: group for group in groups["block"]}
     places = np.flatnonzero(seen.verdicts == VERDICTS.index("changed"))
     whole = seen.kinships.relation(places)
@@ -174,6 +174,21 @@ def _groups(seen: Counted, axis: Axis) -> tuple[Group, ...]:
             members.items(), group_sums(seen.columns, codes, len(paths)), counts.tolist(), strict=True
         )
     )
+
+
+def _told_apart(groups: Mapping[Axis, tuple[Group, ...]]) -> dict[Axis, tuple[Group, ...]]:
+    """The groups, each with its axis before its name where a coarser axis so calls other keys."""
+    known: dict[str, Group] = {}
+    found: dict[Axis, tuple[Group, ...]] = {}
+    for axis, own in groups.items():
+        found[axis] = tuple(
+            replace(group, name=f"{axis}:{group.name}")
+            if group.name in known and not np.array_equal(known[group.name].places, group.places)
+            else group
+            for group in own
+        )
+        known = {group.name: group for group in own} | known
+    return found
 
 
 def _whole(seen: Counted) -> Group:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analyzer import checkpoints
@@ -254,6 +254,14 @@ KEYS = st.builds(
 
 
 @settings(derandomize=True, deadline=None)
+@example(  # of two keys each, a part and a component that are called alike
+    [
+        row("vae", rounded(), part="vae"),
+        row("norm", rounded(), part="vae"),
+        row("vae", rounded(), part="text_encoder"),
+        row("ff", moved(0.1), part="text_encoder"),
+    ]
+)
 @given(st.lists(KEYS, max_size=14))
 def test_whatever_a_scan_holds_its_findings_are_sound(rows: list[KeyScan]) -> None:
     """One to ten, each with a known statistic, a finite number or none, and a selector that works."""
@@ -268,5 +276,6 @@ def check(result: Scan) -> None:
     for finding in found:
         assert finding.statistic in {*STATISTICS, "count"}
         assert finding.value is None or np.isfinite(finding.value)
+        assert type(finding.value) in (int, float, type(None))  # a scan file holds no others
         if finding.selector:
             assert select(finding.selector, rows=result.keys, blocks=result.blocks)

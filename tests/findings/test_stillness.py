@@ -183,3 +183,26 @@ def test_an_equal_component_was_not_rounded() -> None:
     assert [] == said(scan_of(row("x", moved(0.1)), row("y", still())), "rounding")
     scan = scan_of(row("x", moved(0.1)), row("v", rounded(), part="vae", block="VAE"))
     assert 1 == len(said(scan, "only rounding differs"))
+
+
+def test_a_component_that_is_called_like_a_part_is_told_from_it() -> None:
+    """By the word that selects it, if it holds other keys as well."""
+    both = [row("vae", rounded(), part="vae"), row("vae", rounded(), part="text_encoder")]
+    scan = scan_of(*both, row("ff", moved(0.1), part="text_encoder"))
+    assert 1 == len(said(scan, "in vae only rounding differs (1 key "))
+    (found,) = said(scan, "in component:vae only rounding differs (2 keys ")
+    assert ["vae.0", "vae.1"] == hit(scan, found.selector)
+    both = [row("head", still(), part=part) for part in ("head", "lm")]
+    scan = scan_of(*both, row("ff", moved(0.1), part="lm"), row("norm", moved(0.1), part="lm"))
+    assert 1 == len(said(scan, "nothing changed in head (1 key,"))
+    (found,) = said(scan, "nothing changed in component:head (2 keys,")
+    assert ["head.0", "head.1"] == hit(scan, found.selector)
+
+
+def test_a_component_that_is_a_whole_part_keeps_its_name() -> None:
+    """There is nothing to tell it from."""
+    parts = [row(f"head{n}", moved(0.1), part=f"head{n}") for n in range(8)]
+    texts = " ".join(finding.text for finding in findings(scan_of(*parts, row("lm_head", moved(0.4)))))
+    assert "lm_head moved most" in texts
+    scan = scan_of(*parts, row("lm_head", moved(0.4), part="lm_head"))
+    assert texts == " ".join(finding.text for finding in findings(scan))  # and not "component:lm_head"

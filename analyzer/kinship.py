@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.columns import Floats, Places, SumColumns
-from analyzer.formulas import divides
-from analyzer.measures import Sums
+from analyzer.arithmetic import AbstractArithmetic, Formula, Record, Value
+from analyzer.columns import Places, SumColumns
+from analyzer.formulas import cosine
 from analyzer.ranking import counted
 from analyzer.records import KeyScan, Scan
 
@@ -74,7 +74,7 @@ class Kinships:
         self._compared = columns.column("n") > 0
         self._changed = self._compared & (columns.column("changed") > 0)
         self._large = self._changed & (self._sizes >= SAMPLE_ELEMENTS)
-        self._cosines = _cosines(columns)
+        self._cosines = columns.values(cosine)
         matrices = np.fromiter((len(row.shape) >= MATRIX_AXES for row in rows), np.bool_, len(rows))
         self.telling: NDArray[np.bool_] = matrices & _tells(columns)  # which rows `can_tell`
 
@@ -110,35 +110,20 @@ def can_tell(row: KeyScan) -> bool:
     return unrelated is not None and unrelated < DISTANT_COSINE
 
 
-def cosine_of_means(s: Sums) -> float | None:
+@Formula
+def cosine_of_means(s: Record, m: AbstractArithmetic) -> Value:
     """Σa·Σb / (n·‖a‖·‖b‖), in −1 … 1: the cosine to expect of independent values with these means.
 
     Near 1 for norm gains, near 0 for weights; None where a norm is zero.
     """
-    lengths = sqrt(s.sum_aa) * sqrt(s.sum_bb)
-    return s.sum_a / s.numeric * (s.sum_b / lengths) if s.numeric and divides(lengths) else None
-
-
-def _cosines(columns: SumColumns) -> Floats:
-    """The `cosine` of every record; NaN where it has none."""
-    aa, bb, dd = (columns.column(name) for name in ("sum_aa", "sum_bb", "sum_dd"))
-    with np.errstate(all="ignore"):
-        length_a, length_b = np.sqrt(aa), np.sqrt(bb)
-        difference = (bb - aa) / (length_a + length_b)
-        distance = (dd - difference * difference) / length_a / (2 * length_b)
-    known = (aa > 0) & (bb > 0) & np.isfinite(distance)
-    return np.where(known, 1.0 - np.clip(distance, 0.0, 2.0), np.nan)
+    return m.ratio(s.sum_a, s.numeric) * m.ratio(s.sum_b, m.sqrt(s.sum_aa) * m.sqrt(s.sum_bb))
 
 
 def _tells(columns: SumColumns) -> NDArray[np.bool_]:
     """Whether the cosine of every record is evidence, as far as its sums say; see `can_tell`."""
-    numeric = columns.column("numeric")
-    with np.errstate(all="ignore"):
-        lengths = np.sqrt(columns.column("sum_aa")) * np.sqrt(columns.column("sum_bb"))
-        unrelated = columns.column("sum_a") / numeric * (columns.column("sum_b") / lengths)
-    known: NDArray[np.bool_] = (numeric > 0) & (lengths > 0) & np.isfinite(lengths)
-    known &= (unrelated < DISTANT_COSINE) & (columns.column("numel") >= SAMPLE_ELEMENTS)
-    return known
+    unrelated = columns.values(cosine_of_means)
+    tells: NDArray[np.bool_] = (unrelated < DISTANT_COSINE) & (columns.column("numel") >= SAMPLE_ELEMENTS)
+    return tells
 
 
 def _name(median: float) -> str:

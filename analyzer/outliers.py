@@ -11,6 +11,7 @@ from statistics import median
 import numpy as np
 
 from analyzer.columns import Floats, Places, SumColumns
+from analyzer.formulas import relative_change
 from analyzer.ranking import counted
 from analyzer.records import KeyScan, Scan
 from analyzer.verdicts import verdict
@@ -73,8 +74,9 @@ def outliers(scan: Scan, columns: SumColumns | None = None) -> list[Outlier]:
     """
     rows = counted(scan.keys)
     columns = SumColumns.of(row.sums for row in rows) if columns is None else columns
-    large = [places for places in _categories(rows, columns) if len(places) >= FEWEST_KEYS]
-    found = [outlier for places in large for outlier in _among(rows, columns, places, len(large))]
+    changes = columns.values(relative_change)
+    large = [places for places in _categories(rows, changes) if len(places) >= FEWEST_KEYS]
+    found = [outlier for places in large for outlier in _among(rows, changes, places, len(large))]
     return sorted(found, key=lambda outlier: (-abs(outlier.z), outlier.key))
 
 
@@ -111,11 +113,11 @@ def robust_z(values: Sequence[float]) -> list[float] | None:
     return [(value - middle) / spread for value in values] if spread > 0 else None
 
 
-def _categories(rows: Sequence[KeyScan], columns: SumColumns) -> list[Places]:
+def _categories(rows: Sequence[KeyScan], changes: Floats) -> list[Places]:
     """Where the changed weights stand, each among its like: of one part, component, and matrix or not."""
     of_kinds: dict[tuple[str, str, bool], list[int]] = {}
     # log 0 is no number; an unchanged key is no outlier but a fact of its own
-    for place in np.flatnonzero(_changes(columns) > 0).tolist():
+    for place in np.flatnonzero(changes > 0).tolist():
         row = rows[place]
         labels = row.labels
         if labels.kind == "weight":
@@ -123,23 +125,15 @@ def _categories(rows: Sequence[KeyScan], columns: SumColumns) -> list[Places]:
     return [np.array(places, np.intp) for places in of_kinds.values()]
 
 
-def _changes(columns: SumColumns) -> Floats:
-    """The `relative_change` of every record; NaN where it has none."""
-    energy, own = columns.column("sum_dd"), columns.column("sum_aa")
-    with np.errstate(all="ignore"):
-        return np.where((own > 0) & np.isfinite(own), np.sqrt(energy) / np.sqrt(own), np.nan)
-
-
-def _among(rows: Sequence[KeyScan], columns: SumColumns, places: Places, categories: int) -> list[Outlier]:
+def _among(rows: Sequence[KeyScan], changes: Floats, places: Places, categories: int) -> list[Outlier]:
     """The outliers of one category, of as many that are looked at."""
-    changes = _changes(columns)[places]
-    logs = [log(change) for change in changes.tolist()]
+    logs = [log(change) for change in changes[places].tolist()]
     scores, middle = robust_z(logs), median(logs)
     if scores is None:
         return []
     farthest, sure = limit(len(places), categories), limit(max(LIMITS), categories)
     far = [index for index, z in enumerate(scores) if abs(z) > farthest]
-    members = [(rows[places[index]], changes[index], logs[index], scores[index]) for index in far]
+    members = [(rows[places[index]], changes[places[index]], logs[index], scores[index]) for index in far]
     return [
         Outlier(row.key, row.labels.group, float(change), z)
         for row, change, x, z in members

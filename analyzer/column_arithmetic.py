@@ -1,6 +1,7 @@
 """The operations that formulas are written in, on columns: arrays with one fp64 for every record.
 
-Undefined is NaN, of which `evaluate` lets NumPy give no warning.
+Undefined is NaN, of which `evaluate` lets NumPy give no warning. Its exponentials, logarithms and angles may
+differ from those of `analyzer.arithmetic` in the last digit, and from one processor to another.
 """
 
 from __future__ import annotations

@@ -96,6 +96,16 @@ def save(path: Path, document: object) -> Path:
     return path
 
 
+def assert_statistics(row: KeyScan, result: Scan, written: Mapping[str, Any]) -> None:
+    """Those of the row itself, as written; NumPy's logarithms and angles are rounded otherwise than C's."""
+    expected = evaluate_key(row, total=total(result.keys))
+    assert expected.keys() == written["statistics"].keys()
+    for name, value in written["statistics"].items():
+        # the closed form of a nearly even density has half of its digits
+        tolerance = 1e-6 if name == "top_energy_share" else 1e-14
+        assert value == (expected[name] and pytest.approx(expected[name], rel=tolerance, abs=0.0)), name
+
+
 def ways(value: object, way: Way = ()) -> Iterator[Way]:
     """The ways to all values of a document, the document itself left out."""
     items: list[tuple[str | int, object]] = []
@@ -192,6 +202,7 @@ _values = st.floats(-1.7e308, 1.7e308)
 
 
 @reproducible
+@example(squares=(117.0, 0.048828125, 119.0, 0.0, 0.0, 0.0), values=(0.0, 0.0, 0.0), count=1)
 @given(squares=st.tuples(*[_squares] * 6), values=st.tuples(*[_values] * 3), count=st.integers(1, 2**50))
 def test_floats_keep_full_precision(
     reused: Path, squares: tuple[float, ...], values: tuple[float, ...], count: int
@@ -211,7 +222,7 @@ def test_floats_keep_full_precision(
     assert expected == load(reused)
     read = json.loads(reused.read_bytes())["keys"][0]
     assert {name: getattr(sums, name) for name in SUM_FIELDS}.items() <= read["sums"].items()
-    assert evaluate_key(row, total=total(expected.keys)) == read["statistics"]
+    assert_statistics(row, expected, read)
 
 
 def test_undefined_is_null_and_never_nan() -> None:
@@ -221,8 +232,7 @@ def test_undefined_is_null_and_never_nan() -> None:
     for result in (SCAN, replace(SCAN, keys=rows), replace(SCAN, keys=())):
         document = json.loads(dumps(result), parse_constant=refuse_constant)
         for row, written in zip(result.keys, document["keys"], strict=True):
-            expected = evaluate_key(row, total=total(result.keys))
-            assert expected == written["statistics"]
+            assert_statistics(row, result, written)
     statistics = DOCUMENT["keys"][1]["statistics"]
     assert dict.fromkeys(("norm_a", "cosine", "mean_b")).items() <= statistics.items()
     whole = json.loads(dumps(replace(SCAN, keys=())))["totals"]["statistics"]

@@ -3,6 +3,7 @@
 FORMAT = "mergescope.scan"
 VERSION = 1
 TASK = "task_"  # before the name of a field of `TaskSums`
-LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact, and sums of counts outgrow 64 bits
+LARGEST_COUNT = 2**53  # beyond it JSON numbers stop being exact
+LARGEST_TENSOR = 2**40  # elements of a key: what millions of keys count together is within 64 bits
 SIGNED = frozenset({"sum_a", "sum_b", "sum_ab", "dot_a"})  # all other sums are at least 0
 LOWEST_COSINE = -1.0

@@ -24,7 +24,15 @@ from analyzer.measures import (
     TaskSums,
 )  # fmt: skip
 from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, ShapeMismatch, Spectrum
-from analyzer.scanfile.layout import FORMAT, LARGEST_COUNT, LOWEST_COSINE, SIGNED, TASK, VERSION
+from analyzer.scanfile.layout import (
+    FORMAT,
+    LARGEST_COUNT,
+    LARGEST_TENSOR,
+    LOWEST_COSINE,
+    SIGNED,
+    TASK,
+    VERSION,
+)  # fmt: skip
 from analyzer.scanfile.sound_rows import OddRowsError, sound_rows
 
 
@@ -176,7 +184,7 @@ def _histogram(document: Any, bins: int) -> Histogram:
         raise ValueError("a histogram has other bins than this release")
     return Histogram(
         first,
-        array("q", [_count(count) for count in counts]),
+        array("q", [_count(count, most=LARGEST_TENSOR) for count in counts]),
         array("d", [_sum("energies", energy) for energy in energies]),
     )
 
@@ -199,7 +207,7 @@ def _rows(value: Any) -> tuple[int, int]:
 def _sum(name: str, value: Any) -> Any:
     """A count or a sum. A sum that overflowed fp64 was written as null, and is infinite again."""
     if name in COUNTS | TASK_COUNTS:
-        return _count(value)
+        return _count(value, most=LARGEST_TENSOR)
     if value is None:
         return float("inf")
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -223,8 +231,8 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
+def _count(value: Any, *, most: int = LARGEST_COUNT) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise TypeError(f"{value!r} is not a count")
     return value
 

@@ -30,7 +30,7 @@ from analyzer.measures import (
     TaskSums,
 )  # fmt: skip
 from analyzer.records import KeyScan, Labels, RowCosines
-from analyzer.scanfile.layout import LARGEST_COUNT, LOWEST_COSINE, SIGNED, TASK
+from analyzer.scanfile.layout import LARGEST_TENSOR, LOWEST_COSINE, SIGNED, TASK
 
 _TEXTS = ("key", "key_b", "dtype_a", "dtype_b")
 _PLACES = tuple(field.name for field in fields(Labels) if field.name != "counted")
@@ -124,7 +124,7 @@ def _histograms(documents: Sequence[Mapping[str, Any]], bins: int) -> list[Histo
     ]
     columns = HistogramColumns.of(held)
     _require(bool(((columns.first + columns.lengths) <= bins).all()))
-    _require(bool(((columns.counts >= 0) & (columns.counts <= LARGEST_COUNT)).all()))
+    _require(bool(((columns.counts >= 0) & (columns.counts <= LARGEST_TENSOR)).all()))
     _require(bool((columns.energies >= 0).all()))
     return held
 
@@ -144,11 +144,11 @@ def _texts(documents: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 
 def _require_counts(column: Sequence[Any]) -> None:
-    """Integers, no truth values among them, that JSON holds exactly."""
+    """Integers, no truth values among them, and no more than a key can have elements."""
     _require(set(map(type, column)) <= {int})
     if column:
         numbers = np.array(column, np.int64)
-        _require(bool(numbers.min() >= 0 and numbers.max() <= LARGEST_COUNT))
+        _require(bool(numbers.min() >= 0 and numbers.max() <= LARGEST_TENSOR))
 
 
 def _require_numbers(column: list[Any], *, lowest: float = 0.0) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,19 @@ def test_a_folder_has_a_digest_a_file(run: Run, models: list[Path], tmp_path: Pa
     expected = {"model.safetensors": digest(folder / "model.safetensors")}
     assert expected == scanfile.load(tmp_path / "scan.json").b.sha256
     assert f"sha256 {expected['model.safetensors']}  model.safetensors" in done.out
+
+
+def test_a_file_whose_name_is_no_text_is_named_in_the_scan_file(
+    run: Run, models: list[Path], tmp_path: Path
+) -> None:
+    """Linux takes any bytes for a name, and JSON none but UTF-8."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / os.fsdecode(b"a\xff.safetensors")
+    try:
+        models[1].rename(file)
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes text alone")
+    done = run("scan", models[0], folder, "--hash", "-o", tmp_path / "scan.json")
+    assert 0 == done.code
+    assert {r"a\udcff.safetensors": digest(file)} == scanfile.load(tmp_path / "scan.json").b.sha256

@@ -40,7 +40,7 @@ class ModelHasher:
         if self._checkpoint.folder is None and len(digests) == 1:
             return next(iter(digests.values()))
         folder = self._checkpoint.folder or self._checkpoint.path.parent
-        return {path.relative_to(folder).as_posix(): digest for path, digest in digests.items()}
+        return {_spelled(path.relative_to(folder)): digest for path, digest in digests.items()}
 
     def _watch_of(self, hasher: FileHasher) -> Watch:
         """What takes a file's bytes, and sees to it that files that were read before hold few of theirs."""
@@ -57,6 +57,11 @@ class ModelHasher:
             return self._files[path].digest()
         with closing(FileSource(path)) as source:  # what holds no tensors: an index
             return FileHasher(source).digest()
+
+
+def _spelled(path: Path) -> str:
+    """The name, which on Linux may be any bytes, as a text that JSON can hold; no two become one."""
+    return path.as_posix().encode(errors="backslashreplace").decode()
 
 
 class FileHasher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,9 @@ SCRAPS = [
 @settings(reproducible, max_examples=1000)
 @given(
     header=st.sampled_from(WHOLE),
-    edits=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 2), st.sampled_from(SCRAPS)), max_size=3),
+    edits=st.lists(
+        st.tuples(st.integers(0, 60), st.sampled_from([0, 0, 0, 1, 2]), st.sampled_from(SCRAPS)), max_size=3
+    ),
     data=st.sampled_from([2, 4]),
 )
 def test_takes_no_damaged_header_that_the_careful_road_refuses(
@@ -174,7 +177,8 @@ def test_takes_no_damaged_header_that_the_careful_road_refuses(
 ) -> None:
     """Escapes, colons, halves of characters, odd numbers and second names, wherever they stand."""
     for place, lost, scrap in edits:
-        at = place % (len(header) + 1)
+        joints = [found.end() for found in re.finditer(rb'[{\[,:"]', header)]
+        at = joints[place % len(joints)]
         header = header[:at] + scrap + header[at + lost :]
     if (found := fast(header, data)) is not None:
         assert careful(scratch, header, data) == found

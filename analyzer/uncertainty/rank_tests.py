@@ -32,7 +32,8 @@ def mann_whitney(this: Floats, other: Floats) -> tuple[float, float]:
     u = float(ranks[:n].sum()) - n * (n + 1) / 2
     larger = max(u, n * m - u)
     if min(n, m) <= _EXACT and not ties:
-        return u, min(2 * _exact_tail(round(n * m - larger), min(n, m), max(n, m)), 1.0)
+        tails = _exact_tails(min(n, m), max(n, m))
+        return u, min(2 * float(tails[round(n * m - larger)]), 1.0)
     count = n + m
     variance = n * m / 12 * (count + 1 - ties / (count * (count - 1)))
     return u, min(2 * float(ndtr((n * m / 2 + 0.5 - larger) / sqrt(variance))), 1.0)
@@ -68,22 +69,19 @@ def _ranks(values: Floats) -> tuple[Floats, int]:
     return ranks, sum(t**3 - t for t in counts[counts > 1].tolist())
 
 
-def _exact_tail(u: int, small: int, large: int) -> float:
-    """The probability of a U of at most this, if no sample tends to larger values."""
-    return int(_ways(small, large)[: u + 1].sum()) / comb(small + large, small)
-
-
 @lru_cache(maxsize=256)
-def _ways(small: int, large: int) -> NDArray[Any]:
-    """In how many orders of all values U is 0, 1, … small·large: the Gaussian binomial coefficient.
+def _exact_tails(small: int, large: int) -> Floats:
+    """The probability of a U of at most 0, 1, … half of all pairs, if no sample tends to larger values.
 
-    Its generating function is ∏ (1 − q^(large + i)) / (1 − q^i), i = 1 … small, which is a polynomial after
-    each factor. Beyond 64 bits in Python's integers.
+    In how many orders of all values U is such a number is a Gaussian binomial coefficient, whose generating
+    function is ∏ (1 − q^(large + i)) / (1 − q^i), i = 1 … small: a polynomial after each factor. Beyond
+    64 bits in Python's integers.
     """
-    ways = np.zeros(small * large + 1, np.int64 if comb(small + large, small) < _MOST_WAYS else object)
+    orders = comb(small + large, small)
+    ways: NDArray[Any] = np.zeros(small * large // 2 + 1, np.int64 if orders < _MOST_WAYS else object)
     ways[0] = 1
     for i in range(1, small + 1):
         ways[large + i :] = ways[large + i :] - ways[: max(len(ways) - large - i, 0)]
         for first in range(i):
             ways[first::i] = np.cumsum(ways[first::i])
-    return ways
+    return (np.cumsum(ways) / orders).astype(np.float64)

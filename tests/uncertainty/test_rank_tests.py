@@ -8,7 +8,21 @@ from scipy import stats
 
 from analyzer.uncertainty.rank_tests import false_discovery_rates, kruskal_wallis, mann_whitney
 
-SIZES = [(1, 1), (1, 9), (2, 3), (5, 5), (8, 8), (8, 9), (5, 300), (8, 1500), (7, 2), (1, 700), (9, 9), (40, 7), (300, 200)]
+SIZES = [
+    (1, 1),
+    (1, 9),
+    (2, 3),
+    (5, 5),
+    (8, 8),
+    (8, 9),
+    (5, 300),
+    (8, 1500),
+    (7, 2),
+    (1, 700),
+    (9, 9),
+    (40, 7),
+    (300, 200),
+]
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -32,6 +32,7 @@ from analyzer.scanfile.layout import (
     SIGNED,
     TASK,
     VERSION,
+    leads,
 )  # fmt: skip
 from analyzer.scanfile.sound_rows import OddRowsError, sound_rows
 
@@ -149,7 +150,7 @@ def _key(document: Mapping[str, Any]) -> KeyScan:
         shape=_shape(document["shape"]),
         dtype_a=_text(document["dtype_a"]),
         dtype_b=_text(document["dtype_b"]),
-        labels=Labels(**{name: _label(name, document[name]) for name in _LABELS}, counted=counted),
+        labels=_labels(document, counted),
         sums=_sums(document),
         **_more(document),
     )
@@ -237,12 +238,13 @@ def _count(value: Any, *, most: int = LARGEST_COUNT) -> int:
     return value
 
 
-def _label(name: str, value: Any) -> str:
-    """One label of a key. A component and its group have a name: it is what selects them."""
-    text = _text(value)
-    if not text and name in ("component", "group"):
-        raise ValueError(f"{name} is empty")
-    return text
+def _labels(document: Mapping[str, Any], counted: bool) -> Labels:
+    labels = Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted)
+    if not leads(labels.group, labels.component):
+        raise ValueError(
+            f"group {labels.group!r:.60} is not the leading part of the component {labels.component!r:.60}"
+        )
+    return labels
 
 
 def _text(value: Any) -> str:

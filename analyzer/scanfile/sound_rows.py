@@ -30,14 +30,11 @@ from analyzer.measures import (
     TaskSums,
 )  # fmt: skip
 from analyzer.records import KeyScan, Labels, RowCosines
-from analyzer.scanfile.layout import LARGEST_TENSOR, LOWEST_COSINE, SIGNED, TASK
+from analyzer.scanfile.layout import LARGEST_TENSOR, LOWEST_COSINE, SIGNED, TASK, leads
 
 _TEXTS = ("key", "key_b", "dtype_a", "dtype_b")
 _PLACES = tuple(field.name for field in fields(Labels) if field.name != "counted")
 _COSINES = tuple(field.name for field in fields(RowCosines))
-
-
-_NAMED = ("component", "group")  # an empty one could not be selected
 
 
 class OddRowsError(Exception):
@@ -52,9 +49,8 @@ def sound_rows(documents: Sequence[Mapping[str, Any]]) -> list[KeyScan]:
     try:
         texts = [_texts(documents, name) for name in _TEXTS]
         places = [_texts(documents, name) for name in _PLACES]
-        _require(
-            all(all(map(len, names)) for name, names in zip(_PLACES, places, strict=True) if name in _NAMED)
-        )
+        groups, components = (places[_PLACES.index(name)] for name in ("group", "component"))
+        _require(all(leads(*pair) for pair in set(zip(groups, components, strict=True))))
         counted = [document["counted"] for document in documents]
         shapes = [document["shape"] for document in documents]
         _require(set(map(type, counted)) <= {bool} and set(map(type, shapes)) <= {list})

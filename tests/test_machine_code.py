@@ -68,6 +68,39 @@ def test_every_loop_here_is_machine_code_of_our_own() -> None:
         assert all(isinstance(loop, NativeLoop) for loop in loops.values())
 
 
+_COMPILES_BOTH = """
+import numpy as np
+from analyzer.kernels.entry_points import ENTRY_POINTS
+from analyzer.kernels.machine_code import plain_loops
+from analyzer.kernels.object_code import compile_object
+from analyzer.kernels.processor import Processor
+
+layouts = ENTRY_POINTS["compiled_blend"]
+processor = Processor.here()
+ours = processor.load(compile_object("compiled_blend", layouts, processor), layouts)
+raw, rounding = np.arange(8, dtype=np.float32).view(np.uint8), np.zeros(6, np.int64)
+tables, scratch = np.zeros((6, 256)), np.zeros(2048)
+for loops in (ours, plain_loops("compiled_blend")):
+    out = np.zeros(32, np.uint8)
+    assert 0 == loops["blend"](raw, 1, raw[::-1].copy(), 1, tables, 8, 0.5, out, 1, rounding, scratch)
+    print(out.tobytes().hex())
+"""
+
+
+def test_numba_compiles_as_ever_after_it_was_our_front_end(tmp_path: Path) -> None:
+    """What it left without machine code it still knows how to call."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILES_BOTH],
+        capture_output=True,
+        timeout=300,
+        check=True,
+        text=True,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    ours, plain = done.stdout.split()
+    assert ours == plain
+
+
 def test_numbas_own_functions_give_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts exactly, sums to the last bits of fp64: compiled apart, they may add up in another order."""
     random = np.random.default_rng(1)

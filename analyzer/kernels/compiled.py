@@ -46,6 +46,16 @@ def compile_loop(**options: Any) -> Callable[[Function], Function]:
     return decorate
 
 
+def compile_inner(**options: Any) -> Callable[[Function], Function]:
+    """`compile_loop` for what only compiled code calls: no door for Python, and nothing kept on disk.
+
+    Compiled in half of the time, and without references and exceptions.
+    """
+    options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+    compiled: Callable[[Function], Function] = njit(nogil=True, error_model="numpy", **options)
+    return compiled
+
+
 def _bitcast(kind_in: Any, kind_out: Any, llvm_type: Any) -> Any:
     """A function for compiled code that reads a number's bits as another type of the same width."""
 
@@ -82,7 +92,7 @@ def _add_pair(_context: Any, array: Any, place: Any, first: Any, second: Any) ->
 add_pair: Any = intrinsic(_add_pair)
 
 
-@compile_loop()
+@compile_inner()
 def count_at_least(values: Any, n: Any, limit: Any) -> Any:
     """How many magnitudes are `limit` or more, or NaN."""
     count = 0
@@ -125,14 +135,14 @@ def processor_knows_half() -> bool:
 KNOWS_HALF = processor_knows_half()
 
 
-@compile_loop()
+@compile_inner()
 def widen_half_by_hardware(half: Any, n: Any, out: Any) -> Any:
     """The first n fp16 numbers as fp64, exactly: half the time of `widen_half_by_fields`."""
     for i in range(n):
         out[i] = half_to_double(half[i])
 
 
-@compile_loop()
+@compile_inner()
 def widen_half_by_fields(half: Any, n: Any, out: Any) -> Any:
     """The same on any processor."""
     # fp16's fields, moved to where fp32 has them, are the value divided by 2^112. Subnormals

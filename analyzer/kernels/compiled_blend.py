@@ -15,6 +15,7 @@ from analyzer.kernels.compiled import (
     KNOWS_HALF,
     bits_of_f32,
     bits_of_f64,
+    compile_inner,
     compile_loop,
     f32_of_bits,
     f64_of_bits,
@@ -22,11 +23,11 @@ from analyzer.kernels.compiled import (
     single_to_half,
     widen_half,
 )
-from analyzer.kernels.compiled_views import bytes_at, compile_inner, f32_at, f64_at, u16_at
+from analyzer.kernels.compiled_views import bytes_at, f32_at, f64_at, u16_at
 from analyzer.kernels.compiled_widening import widen_at
 
 
-@compile_loop()
+@compile_inner()
 def _narrow_bits(values: Any, n: Any, out: Any, sign_bit: Any, rounding: Any) -> Any:
     """`_narrow` for the formats that the processor does not round to by itself."""
     # One by one: to take an array apart may fail, and a loop that may fail needs Python.
@@ -55,7 +56,7 @@ def _narrow_bits(values: Any, n: Any, out: Any, sign_bit: Any, rounding: Any) ->
     return bad
 
 
-@compile_loop()
+@compile_inner()
 def _half_of(x: Any) -> Any:
     """The fp16 code of an fp64 value, by the processor's own instructions.
 
@@ -71,7 +72,7 @@ def _half_of(x: Any) -> Any:
     return code if x == x else np.int32(0x7E00)  # one code for every NaN
 
 
-@compile_loop()
+@compile_inner()
 def narrow_half_by_hardware(values: Any, n: Any, out: Any, _rounding: Any) -> Any:
     """Round n fp64 values to fp16; return how many are not finite."""
     bad = 0
@@ -82,7 +83,7 @@ def narrow_half_by_hardware(values: Any, n: Any, out: Any, _rounding: Any) -> An
     return bad
 
 
-@compile_loop()
+@compile_inner()
 def narrow_half_by_bits(values: Any, n: Any, out: Any, rounding: Any) -> Any:
     """The same on any processor, in twice the time."""
     return _narrow_bits(values, n, out, np.int64(0x8000), rounding)
@@ -114,7 +115,7 @@ def _narrow(values: Any, n: Any, raw: Any, code: Any, rounding: Any, start: Any)
     return bad
 
 
-@compile_loop()
+@compile_inner()
 def _move(a: Any, b: Any, n: Any, alpha: Any) -> Any:
     """Put a + alpha·(b − a) in the place of a."""
     for i in range(n):
@@ -122,7 +123,7 @@ def _move(a: Any, b: Any, n: Any, alpha: Any) -> Any:
             a[i] += alpha * (b[i] - a[i])
 
 
-@compile_loop()
+@compile_inner()
 def blend_half_by_hardware(
     half_a: Any, half_b: Any, n: Any, alpha: Any, out: Any, _a: Any, _b: Any, _rounding: Any
 ) -> Any:
@@ -136,7 +137,7 @@ def blend_half_by_hardware(
     return bad
 
 
-@compile_loop()
+@compile_inner()
 def blend_half_by_bits(
     half_a: Any, half_b: Any, n: Any, alpha: Any, out: Any, a: Any, b: Any, rounding: Any
 ) -> Any:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.kernels.compiled import add_pair, bits_of_f64
-from analyzer.kernels.compiled_views import compile_inner, f64_at
+from analyzer.kernels.compiled import add_pair, bits_of_f64, compile_inner
+from analyzer.kernels.compiled_views import f64_at
 from analyzer.kernels.formats import FLOATS
 from analyzer.measures import BINS, LOWEST_EXPONENT, LOWEST_STEP, STEP_BINS, STEP_OCTAVES
 
@@ -68,7 +68,7 @@ def _find_slots(a: Any, b: Any, n: Any, digits: Any, floor: Any, squares: Any, s
         slots[i] = changed if d != 0.0 else still
 
 
-@compile_inner(inline="always")
+@compile_inner()
 def write_histograms(
     table: Any, work: Any, changed: Any, largest: Any, spacing: Any, edges: Any, bins: Any, written: Any
 ) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.kernels.compiled import bits_of_f64, f64_of_bits
-from analyzer.kernels.compiled_views import REASSOCIATE, compile_inner
+from analyzer.kernels.compiled import bits_of_f64, compile_inner, f64_of_bits
+from analyzer.kernels.compiled_views import REASSOCIATE
 from analyzer.kernels.formats import EXPONENT, ROUND_TO_ULP
 
 # The places of the sums in the array that `compiled_sums.measure_batch` fills.

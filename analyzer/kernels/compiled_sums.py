@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.kernels.backends import aligned_zeros
-from analyzer.kernels.compiled import BLOCK, compile_loop
+from analyzer.kernels.compiled import BLOCK, compile_inner, compile_loop
 from analyzer.kernels.compiled_histograms import CHANGED_PLACES, TABLE, WORK, add_to_table, write_histograms
 from analyzer.kernels.compiled_pairs import (
     CAST_ONLY,
@@ -34,7 +34,7 @@ from analyzer.kernels.compiled_pairs import (
 )
 from analyzer.kernels.compiled_tasks import TASK_WIDTH as TASK_WIDTH
 from analyzer.kernels.compiled_tasks import add_tasks
-from analyzer.kernels.compiled_views import REASSOCIATE, bytes_at, compile_inner, f64_at, i32_at, i64_at
+from analyzer.kernels.compiled_views import REASSOCIATE, bytes_at, f64_at, i32_at, i64_at
 from analyzer.kernels.compiled_widening import itemsize, same_bytes, widen_at
 
 # The places of a thread's scratch memory: in lines of the cache, so that no vector lies across two.
@@ -130,7 +130,7 @@ def measure_batch(
     return written
 
 
-@compile_inner(inline="always")  # else all of it is optimised twice, which costs half a second
+@compile_inner()
 def _measure_span(
     raw_a: Any, raw_b: Any, raw_c: Any, span: Any, tables: Any, spacing: Any, out: Any, tasks: Any,
     rows: Any, scratch: Any,

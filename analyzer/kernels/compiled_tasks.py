@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyzer.kernels.compiled_views import REASSOCIATE, compile_inner
+from analyzer.kernels.compiled import compile_inner
+from analyzer.kernels.compiled_views import REASSOCIATE
 
 # The places of the sums in the array that `compiled_sums.measure_batch` fills.
 (

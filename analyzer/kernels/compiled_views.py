@@ -6,18 +6,15 @@ neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
 # What lets a sum run in vector registers. NaN and Inf keep their meaning.
 REASSOCIATE = {"reassoc", "nsz", "contract"}
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Numba's own functions are untyped.
 _make_array: Any = arrayobj.make_array
@@ -50,13 +47,3 @@ i64_at = _view(types.int64, 64)
 i32_at = _view(types.int32, 32)
 u16_at = _view(types.uint16, 16)
 bytes_at = _view(types.uint8, 8)
-
-
-def compile_inner(**options: Any) -> Callable[[Function], Function]:
-    """`compile_loop` for what only compiled code calls: no door for Python, and nothing kept on disk.
-
-    Compiled in half of the time, and without references and exceptions.
-    """
-    options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
-    compiled: Callable[[Function], Function] = njit(nogil=True, error_model="numpy", **options)
-    return compiled

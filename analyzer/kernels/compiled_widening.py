@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.kernels.compiled import count_at_least, f32_of_bits, widen_half
-from analyzer.kernels.compiled_views import bytes_at, compile_inner, f32_at, f64_at, i32_at, i64_at, u16_at
+from analyzer.kernels.compiled import compile_inner, count_at_least, f32_of_bits, widen_half
+from analyzer.kernels.compiled_views import bytes_at, f32_at, f64_at, i32_at, i64_at, u16_at
 
 
 @compile_inner()

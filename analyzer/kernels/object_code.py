@@ -17,8 +17,9 @@ from numba import cfunc, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from analyzer.kernels.compiled_views import compile_inner
+from analyzer.kernels.compiled import compile_inner
 from analyzer.kernels.entry_points import Argument, Loop, arguments
+from analyzer.kernels.front_end import front_end_only
 from analyzer.kernels.processor import Processor
 
 _KINDS = {"u1": types.uint8, "i8": types.int64, "f8": types.float64}
@@ -38,12 +39,13 @@ def compile_object(module: str, layouts: Mapping[str, str], processor: Processor
     machine = processor.target_machine()
     whole = binding.parse_assembly("")
     names = {}
-    for name, layout in layouts.items():
-        # Without the doors that numba makes for Python, which take a fifth of the time.
-        loop = compile_inner()(getattr(loops, name).py_func)
-        entry = _cfunc(_ENTRY, _nrt=False, error_model="numpy")(_taking_words(loop, layout))
-        names[entry.native_name] = name
-        whole.link_in(binding.parse_assembly(entry.inspect_llvm()))
+    with front_end_only():
+        for name, layout in layouts.items():
+            # Without the doors that numba makes for Python, which take a fifth of the time.
+            loop = compile_inner()(getattr(loops, name).py_func)
+            entry = _cfunc(_ENTRY, _nrt=False, error_model="numpy")(_taking_words(loop, layout))
+            names[entry.native_name] = name
+            whole.link_in(binding.parse_assembly(entry.inspect_llvm()))
     _close(whole, names)
     tuning = binding.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = True

@@ -110,7 +110,7 @@ def measure_batch(
     `rows` (r, 3) gets (Σa², Σb², Σd²) of every row.
     `scratch` is of `new_scratch`, and left as it was found.
     """
-    written = 0
+    written = np.int64(0)  # a plain 0 would be a type of its own, for which all is compiled once more
     for k in range(len(spans)):
         span = i64_at(spans, 8 * SPAN_WIDTH * k, SPAN_WIDTH)
         scales = f64_at(spacing, 64 * k, 8)

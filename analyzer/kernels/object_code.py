@@ -47,7 +47,7 @@ def compile_object(module: str, layouts: Mapping[str, str], processor: Processor
             names[entry.native_name] = name
             whole.link_in(binding.parse_assembly(entry.inspect_llvm()))
     _close(whole, names)
-    tuning = binding.create_pipeline_tuning_options(speed_level=3)
+    tuning = binding.create_pipeline_tuning_options(speed_level=2)
     tuning.loop_vectorization = True
     passes = binding.create_pass_builder(machine, tuning)
     passes.getModulePassManager().run(whole, passes)

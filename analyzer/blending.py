@@ -24,7 +24,7 @@ class AbstractBlender(ABC):
 
     chunk: int  # elements that are widened to fp64 at a time
     fused_chunk: int  # elements that one call of `blend` or `convert` takes at most
-    threads: int | None = None  # that keep it busy; None: one for each processor
+    threads: int | None = None  # that keep it busy; None: what `run_batches` takes
 
     @abstractmethod
     def blend(

@@ -41,7 +41,7 @@ class HistogramColumns:
         return cls(
             np.array([held.first for held in histograms], np.intp),
             np.array([len(held) for held in histograms], np.intp),
-            np.frombuffer(b"".join(held.counts for held in histograms), np.int64),
+            _counts(histograms),
             np.frombuffer(b"".join(held.energies for held in histograms), np.float64),
         )
 
@@ -62,6 +62,18 @@ class HistogramColumns:
         if held.any():
             found[held] = np.add.reduceat(values, self.starts[held])
         return found
+
+
+def _counts(histograms: Sequence[Histogram]) -> NDArray[np.int64]:
+    """The counts of all bins. Held alike, as those of most are, they are converted all at once."""
+    packed = [held.packed_counts for held in histograms]
+    kinds = {counts.typecode for counts in packed if counts}
+    if len(kinds) > 1:
+        packed = [held.counts for held in histograms]
+        kinds = {"q"}
+    return np.frombuffer(
+        b"".join(counts for counts in packed if counts), kinds.pop() if kinds else "q"
+    ).astype(np.int64)
 
 
 @final

@@ -54,7 +54,7 @@ class Histogram:
 
     Holds the bins from the first to the last that is not empty; see `bin_edges` and `step_edges` for what
     they span. Not to be changed. Many may share two arrays, of which each is a part: arrays of their own
-    would take twice the memory of what is in them.
+    would take twice the memory of what is in them. Counts may be held as any unsigned or 64-bit integers.
     """
 
     __slots__ = ("_counts", "_end", "_energies", "_start", "first")
@@ -78,7 +78,12 @@ class Histogram:
 
     @property
     def counts(self) -> array[int]:
-        """Positions in each bin."""
+        """Positions in each bin, as 64-bit integers."""
+        return array("q", self.packed_counts)
+
+    @property
+    def packed_counts(self) -> array[int]:
+        """The same, as they are held."""
         return self._counts[self._start : self._end]
 
     @property

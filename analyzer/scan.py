@@ -50,7 +50,7 @@ def scan(
     bounded by a chunk buffer for each model a thread, some kilobytes a key, and 48 bytes for every row of
     the tensors that are just being read (at most 2^20 rows each), whatever the size of the tensors.
     `book` are the architectures (default: those that ship). `device` is "cpu" or a torch device with
-    fp64; `threads` defaults to one for each processor, and to two for a GPU. Raises PairingError if no
+    fp64; `threads` defaults to one a processor (16 at most), and to two for a GPU. Raises PairingError if no
     key is shared, SelectorError if `only` is wrong or hits nothing, CheckpointError if a file cannot be
     read to its end, DeviceError if the device fails.
     """

@@ -12,6 +12,7 @@ Task = TypeVar("Task")
 State = TypeVar("State")
 Progress = Callable[[int, int], None]  # bytes done so far, bytes in all
 
+_MOST_THREADS = 16  # unless more are asked for: as many outrun any disk, and each takes memory
 _POLL_SECONDS = 0.1  # how often progress is reported and an interrupt noticed
 
 
@@ -28,10 +29,10 @@ def run_batches(
 
     Batches are taken one by one as threads get free, so they may be made on the way. `state()` is
     called once a thread, for buffers. `threads` defaults to the number of processors that this
-    process may use. The first exception, or an interrupt, stops all threads before it is raised.
+    process may use, 16 at most. The first exception, or an interrupt, stops all threads before it is raised.
     """
     runner = _Runner(batches, work)
-    workers = threads or usable_processors()
+    workers = threads or min(usable_processors(), _MOST_THREADS)
     progress(0, total)
     with ThreadPoolExecutor(workers, thread_name_prefix="mergescope") as pool:
         pending = {pool.submit(runner.run, state) for _ in range(workers)}

@@ -36,7 +36,7 @@ def quiet(command: Command) -> Command:
 def compute(command: Command) -> Command:
     """--device and --threads, for every command that touches tensors."""
     command = click.option(
-        "--threads", type=click.IntRange(min=1), metavar="N", help="Default: one a processor."
+        "--threads", type=click.IntRange(min=1), metavar="N", help="Default: one a processor, 16 at most."
     )(command)
     return click.option(
         "--device",

@@ -110,7 +110,7 @@ def measure_batch(
     `rows` (r, 3) gets (Σa², Σb², Σd²) of every row.
     `scratch` is of `new_scratch`, and left as it was found.
     """
-    written = np.int64(0)  # a plain 0 would be a type of its own, for which all is compiled once more
+    written = np.int64(0)  # a plain 0 is a type of its own: all would be compiled once more
     for k in range(len(spans)):
         span = i64_at(spans, 8 * SPAN_WIDTH * k, SPAN_WIDTH)
         scales = f64_at(spacing, 64 * k, 8)
@@ -127,7 +127,7 @@ def measure_batch(
             f64_at(bins, 0, bins.size),
             written,
         )
-    return written
+    return written  # type: ignore[return-value]  # one of numba's own
 
 
 @compile_inner()

@@ -82,7 +82,7 @@ class AbstractGramMeasurer(ABC):
     """Measures chunks whose sides are all floating point. Safe to call from many threads."""
 
     chunk: int  # elements that one call takes at most
-    threads: int | None = None  # that keep it busy; None: one for each processor
+    threads: int | None = None  # that keep it busy; None: what `run_batches` takes
 
     @abstractmethod
     def measure(self, m: Operand, a: Operand, b: Operand, c: Operand | None = None) -> Gram:

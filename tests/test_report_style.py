@@ -14,7 +14,7 @@ import pytest
 @pytest.mark.parametrize("ground", ["page", "card"])
 def test_text_has_the_contrast_of_level_aa(scheme: str, text: str, ground: str) -> None:
     """Every text colour on every ground reaches 4.5 to 1 (WCAG 2.2, 1.4.3)."""
-    style = files("reports").joinpath("style.css").read_text(encoding="utf-8")
+    style = files("reports").joinpath("styles/page.css").read_text(encoding="utf-8")
     light, dark = (
         dict(re.findall(r"--(\w[\w-]*): (#\w{6});", part)) for part in style.split("@media", 2)[:2]
     )

@@ -32,17 +32,29 @@ SCRIPTS = (
     "statistics.js",
     "data.js",
     "selectors.js",
+    "survival.js",
+    "closed_form.js",
+    "weights.js",
+    "recipe.js",
     "predict.js",
+    "state.js",
     "theme.js",
     "view.js",
     "ranking.js",
     "map.js",
     "scatter.js",
+    "profile.js",
+    "treemap.js",
+    "histogram.js",
+    "tasks.js",
     "figures.js",
+    "export.js",
     "panel.js",
     "keytable.js",
+    "planner.js",
     "main.js",
 )
+STYLES = ("page.css", "figures.css", "planner.css")
 
 # The statistics that a reader wants first; the others follow in the order of their table.
 _FIRST = ("relative_change", "energy_share", "cosine", "norm_ratio", "changed_fraction")
@@ -78,8 +90,13 @@ def render(
     cdn = _CDN.format(version=_plotly_version(plotly)) if plotlyjs == "cdn" else None
     nonce = _digest(data)
     sources = (_hash(_digest(prelude)), cdn or _hash(plotly_digest), _hash(_digest(script)))
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = environment.from_string(_source("page.html")).render(
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    html = environment.get_template("page.html").render(
         scan=scan,
         head=head(scan, kinship=kinship),
         kinship=KINSHIPS["rounded" if is_rounded(scan) else kinship],
@@ -90,7 +107,7 @@ def render(
         menu=_menu(statistics),
         policy=_policy(sources, nonce=nonce),
         nonce=nonce,
-        style=_source("style.css"),
+        style="\n".join(_source(f"styles/{name}") for name in STYLES),
         data=data,
         prelude=prelude,
         plotly=plotly,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.core import registry
 
 from analyzer.blending import _CompiledBlender
 from analyzer.kernels import machine_code, object_code, stored_code
@@ -69,12 +71,16 @@ def test_every_loop_here_is_machine_code_of_our_own() -> None:
 
 
 _COMPILES_BOTH = """
+import sys
 import numpy as np
+from numba.core import codegen
 from analyzer.kernels.entry_points import ENTRY_POINTS
 from analyzer.kernels.machine_code import plain_loops
 from analyzer.kernels.object_code import compile_object
 from analyzer.kernels.processor import Processor
 
+if sys.argv[1] == "other":
+    codegen.JITCPUCodegen._library_class = type("Renamed", (codegen.JITCodeLibrary,), {})
 layouts = ENTRY_POINTS["compiled_blend"]
 processor = Processor.here()
 ours = processor.load(compile_object("compiled_blend", layouts, processor), layouts)
@@ -87,10 +93,11 @@ for loops in (ours, plain_loops("compiled_blend")):
 """
 
 
-def test_numba_compiles_as_ever_after_it_was_our_front_end(tmp_path: Path) -> None:
-    """What it left without machine code it still knows how to call."""
+@pytest.mark.parametrize("release", ["known", "other"])
+def test_numba_compiles_as_ever_after_it_was_our_front_end(tmp_path: Path, release: str) -> None:
+    """What it left without machine code it still knows how to call; another release compiles all of it."""
     done = subprocess.run(
-        [sys.executable, "-c", _COMPILES_BOTH],
+        [sys.executable, "-c", _COMPILES_BOTH, release],
         capture_output=True,
         timeout=300,
         check=True,
@@ -99,6 +106,33 @@ def test_numba_compiles_as_ever_after_it_was_our_front_end(tmp_path: Path) -> No
     )
     ours, plain = done.stdout.split()
     assert ours == plain
+
+
+@pytest.mark.parametrize("module", ["codegen", "registry"])
+def test_a_numba_that_is_another_one_inside_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Its names are its own affair: a release that renames them costs seconds, once, and nothing else."""
+    held = {"codegen": "JITCodeLibrary", "registry": "cpu_target"}[module]
+    assert not isinstance(object_code._front_end(), contextlib.nullcontext)
+    monkeypatch.delitem(sys.modules, "analyzer.kernels.front_end")
+    with monkeypatch.context() as renamed:
+        renamed.delattr(f"numba.core.{module}.{held}")
+        assert isinstance(object_code._front_end(), contextlib.nullcontext)
+    monkeypatch.delitem(sys.modules, "analyzer.kernels.front_end")
+    monkeypatch.setitem(sys.modules, f"numba.core.{module}", None)
+    monkeypatch.delattr(f"numba.core.{module}")
+    assert isinstance(object_code._front_end(), contextlib.nullcontext)
+
+
+def test_a_failure_leaves_numba_as_it_was() -> None:
+    """Numba is another program's as well."""
+    maker = registry.cpu_target.target_context.codegen()
+    before = dict(vars(maker))
+    with pytest.raises(ZeroDivisionError), object_code._front_end():
+        assert vars(maker) != before
+        raise ZeroDivisionError
+    assert vars(maker) == before
 
 
 def test_numbas_own_functions_give_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from llvmlite import binding
@@ -19,7 +20,6 @@ from numba.np import arrayobj
 
 from analyzer.kernels.compiled import compile_inner
 from analyzer.kernels.entry_points import Argument, Loop, arguments
-from analyzer.kernels.front_end import front_end_only
 from analyzer.kernels.processor import Processor
 
 _KINDS = {"u1": types.uint8, "i8": types.int64, "f8": types.float64}
@@ -39,7 +39,7 @@ def compile_object(module: str, layouts: Mapping[str, str], processor: Processor
     machine = processor.target_machine()
     whole = binding.parse_assembly("")
     names = {}
-    with front_end_only():
+    with _front_end():
         for name, layout in layouts.items():
             # Without the doors that numba makes for Python, which take a fifth of the time.
             loop = compile_inner()(getattr(loops, name).py_func)
@@ -57,6 +57,15 @@ def compile_object(module: str, layouts: Mapping[str, str], processor: Processor
     if outside:
         raise RuntimeError(f"the loops of {module} refer to {outside}")
     return bytes(machine.emit_object(whole))
+
+
+def _front_end() -> AbstractContextManager[None]:
+    """Numba as a front end alone; in a release that cannot be one it also optimises, in twice the time."""
+    try:
+        from analyzer.kernels.front_end import front_end_only, is_possible
+    except ImportError:
+        return nullcontext()
+    return front_end_only() if is_possible() else nullcontext()
 
 
 def _close(whole: Any, names: Mapping[str, str]) -> None:

@@ -1,5 +1,7 @@
 """What the writer and the reader of scan files agree on."""
 
+import re
+
 FORMAT = "mergescope.scan"
 VERSION = 1
 TASK = "task_"  # before the name of a field of `TaskSums`
@@ -9,6 +11,11 @@ SIGNED = frozenset({"sum_a", "sum_b", "sum_ab", "dot_a"})  # all other sums are 
 LOWEST_COSINE = -1.0
 
 
+# What selectors are written with (`..`, commas, spaces) stands in no component.
+_PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
+
 def leads(group: str, component: str) -> bool:
-    """Whether a component's path starts with these segments, one at least: only then they select it."""
-    return bool(group) and f"{component}/".startswith(f"{group}/")
+    """Whether a component is a path of words, and its group the first of these: only then they select it."""
+    path = _PATH.fullmatch(component) is not None
+    return path and bool(group) and f"{component}/".startswith(f"{group}/")

@@ -242,7 +242,8 @@ def _labels(document: Mapping[str, Any], counted: bool) -> Labels:
     labels = Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted)
     if not leads(labels.group, labels.component):
         raise ValueError(
-            f"group {labels.group!r:.60} is not the leading part of the component {labels.component!r:.60}"
+            f"component {labels.component!r:.60} is no path of words that begins with its group "
+            f"{labels.group!r:.60}"
         )
     return labels
 

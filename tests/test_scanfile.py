@@ -459,6 +459,7 @@ _json = st.recursive(
 @example(way=("keys", 0, "component"), value="")
 @example(way=("keys", 0, "component"), value="0")  # its group is of another
 @example(way=("keys", 0, "component"), value="transformer_blocks/attn2/a,b")
+@example(way=("keys", 0, "part"), value="..")
 def test_damage_is_a_scan_file_error_or_harmless(reused: Path, way: Way, value: object) -> None:
     """Whatever stands in a field: it is refused, or the scan can be ranked and written again."""
     try:

@@ -11,8 +11,14 @@ SIGNED = frozenset({"sum_a", "sum_b", "sum_ab", "dot_a"})  # all other sums are 
 LOWEST_COSINE = -1.0
 
 
-# What selectors are written with (`..`, commas, spaces) stands in no component.
-_PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+# What selectors are written with (`..`, commas, spaces) stands in no name of a part or component.
+_WORD = re.compile(r"[A-Za-z0-9_-]+")
+_PATH = re.compile(rf"{_WORD.pattern}(/{_WORD.pattern})*")
+
+
+def is_part(text: str) -> bool:
+    """Whether it is a word: only then it selects its keys."""
+    return _WORD.fullmatch(text) is not None
 
 
 def leads(group: str, component: str) -> bool:

@@ -32,6 +32,7 @@ from analyzer.scanfile.layout import (
     SIGNED,
     TASK,
     VERSION,
+    is_part,
     leads,
 )  # fmt: skip
 from analyzer.scanfile.sound_rows import OddRowsError, sound_rows
@@ -240,6 +241,8 @@ def _count(value: Any, *, most: int = LARGEST_COUNT) -> int:
 
 def _labels(document: Mapping[str, Any], counted: bool) -> Labels:
     labels = Labels(**{name: _text(document[name]) for name in _LABELS}, counted=counted)
+    if not is_part(labels.part):
+        raise ValueError(f"part {labels.part!r:.60} is no word")
     if not leads(labels.group, labels.component):
         raise ValueError(
             f"component {labels.component!r:.60} is no path of words that begins with its group "

@@ -30,7 +30,7 @@ from analyzer.measures import (
     TaskSums,
 )  # fmt: skip
 from analyzer.records import KeyScan, Labels, RowCosines
-from analyzer.scanfile.layout import LARGEST_TENSOR, LOWEST_COSINE, SIGNED, TASK, leads
+from analyzer.scanfile.layout import LARGEST_TENSOR, LOWEST_COSINE, SIGNED, TASK, is_part, leads
 
 _TEXTS = ("key", "key_b", "dtype_a", "dtype_b")
 _PLACES = tuple(field.name for field in fields(Labels) if field.name != "counted")
@@ -49,7 +49,8 @@ def sound_rows(documents: Sequence[Mapping[str, Any]]) -> list[KeyScan]:
     try:
         texts = [_texts(documents, name) for name in _TEXTS]
         places = [_texts(documents, name) for name in _PLACES]
-        groups, components = (places[_PLACES.index(name)] for name in ("group", "component"))
+        parts, groups, components = (places[_PLACES.index(each)] for each in ("part", "group", "component"))
+        _require(all(map(is_part, set(parts))))
         _require(all(leads(*pair) for pair in set(zip(groups, components, strict=True))))
         counted = [document["counted"] for document in documents]
         shapes = [document["shape"] for document in documents]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from analyzer.categories import categorize
 from analyzer.categories.names import judge, last_words
 from analyzer.checkpoints.scaled import is_scale
 from analyzer.records import Categorized, Labels, TensorInfo
+from analyzer.scanfile.layout import is_part, leads
 
 
 def tensor(key: str, dtype: str = "F16", shape: tuple[int, ...] = (2, 2)) -> TensorInfo:
@@ -165,3 +168,19 @@ def test_what_only_training_needs_is_no_weight(key: str) -> None:
     vae = "first_stage_model.decoder.mid.block_1.norm1.weight"
     labels = categorize([tensor(name) for name in (key, vae)]).labels[key]
     assert ("training", "other", False) == (labels.component, labels.kind, labels.counted)
+
+
+_words = (
+    st.sampled_from(["unet", "blocks", "0", "attn", "weight", "..", " ", "a,b", "\n", "é", "/", ""])
+    | st.text()
+)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.sets(st.lists(_words, max_size=5).map(".".join), max_size=6))
+@example({"unet.blocks.0.a/b.weight", "text_encoder_2.\n", "te.", ""})
+def test_whatever_a_key_is_called_its_labels_select_it(keys: set[str]) -> None:
+    """A scan file with other labels is refused, so none may be written."""
+    for found in label(*sorted(keys)).labels.values():
+        assert is_part(found.part)
+        assert leads(found.group, found.component)

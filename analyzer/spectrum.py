@@ -36,7 +36,7 @@ from analyzer.kernels.formats import FLOATS
 from analyzer.low_rank import CLOSE, RANK_CAP, Limits, limits_of, may_be_low, summarize, without_few_rows
 from analyzer.measures import Sums
 from analyzer.records import Pair, Spectrum, TensorInfo
-from analyzer.streaming import Progress, run_batches, usable_processors
+from analyzer.streaming import Progress, run_batches, usable_processors, usual_threads
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most scans do without
     from analyzer.kernels.range_finder import Noise, RawTile
@@ -95,7 +95,7 @@ def describe_cost(cost: Cost, *, device: str = "cpu", threads: int | None = None
     )
     if device != "cpu":
         return f"{text} on {device}"
-    processors = min(threads or usable_processors(), usable_processors())
+    processors = min(threads or usual_threads(), usable_processors())
     plural = "" if processors == 1 else "s"
     seconds = max(cost.seconds / processors, cost.longest)
     return f"{text}: about {_duration(seconds)} on {processors} processor{plural}"

@@ -28,11 +28,11 @@ def run_batches(
     """Call `work(batch, state)` for every batch; it returns the bytes that it dealt with.
 
     Batches are taken one by one as threads get free, so they may be made on the way. `state()` is
-    called once a thread, for buffers. `threads` defaults to the number of processors that this
-    process may use, 16 at most. The first exception, or an interrupt, stops all threads before it is raised.
+    called once a thread, for buffers. `threads` defaults to `usual_threads`. The first exception, or an
+    interrupt, stops all threads before it is raised.
     """
     runner = _Runner(batches, work)
-    workers = threads or min(usable_processors(), _MOST_THREADS)
+    workers = threads or usual_threads()
     progress(0, total)
     with ThreadPoolExecutor(workers, thread_name_prefix="mergescope") as pool:
         pending = {pool.submit(runner.run, state) for _ in range(workers)}
@@ -45,6 +45,11 @@ def run_batches(
         finally:
             runner.stop.set()
     progress(total, total)
+
+
+def usual_threads() -> int:
+    """One a processor that this process may use, 16 at most."""
+    return min(usable_processors(), _MOST_THREADS)
 
 
 def usable_processors() -> int:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyzer import streaming
 from analyzer.streaming import in_batches, run_batches
 
 # Many seconds of work if nothing stops it; what stops after a failure has done next to none of it.
@@ -36,6 +37,26 @@ def test_every_batch_is_done_once(threads: int | None) -> None:
     run_batches(range(40), work, state=lambda: None, threads=threads, total=0, progress=lambda *_: None)
     assert list(range(40)) == sorted(done)
     assert [] == workers()
+
+
+@pytest.mark.parametrize(
+    ("threads", "processors", "started"), [(None, 64, 16), (None, 3, 3), (20, 64, 20), (5, 2, 5)]
+)
+def test_sixteen_threads_at_most_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, threads: int | None, processors: int, started: int
+) -> None:
+    """Each has buffers: a machine of many processors must not need more memory than another."""
+    monkeypatch.setattr(streaming, "usable_processors", lambda: processors)
+    together = threading.Barrier(started)
+    seen: set[int] = set()
+
+    def work(batch: int, state: None) -> int:
+        seen.add(threading.get_ident())
+        return together.wait(PATIENCE) or 1  # none is done before so many are at work
+
+    batches = range(3 * started)
+    run_batches(batches, work, state=lambda: None, threads=threads, total=1, progress=lambda *_: None)
+    assert started == len(seen)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -300,3 +300,12 @@ def test_cost_in_words() -> None:
     assert "about 60 seconds on" in describe_cost(one_matrix, threads=2)
     on_gpu = "--spectrum reads 1 matrix again (0.0 MB) and takes up to 1.0 Mflop on cuda:0"
     assert on_gpu == describe_cost(Cost(1, 1000, 1e6, 0.1), device="cuda:0")
+
+
+def test_the_cost_is_told_for_the_threads_that_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for all processors of a large machine, of which sixteen are used."""
+    for module in ("analyzer.spectrum", "analyzer.streaming"):
+        monkeypatch.setattr(f"{module}.usable_processors", lambda: 64)
+    cost = Cost(1000, 1000, 1e6, seconds=640.0, longest=1.0)
+    assert describe_cost(cost).endswith("about 40 seconds on 16 processors")
+    assert describe_cost(cost, threads=32).endswith("about 20 seconds on 32 processors")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from array import array
 from dataclasses import asdict
 
 import numpy as np
@@ -11,8 +14,10 @@ from hypothesis import strategies as st
 
 from analyzer import batches
 from analyzer.batches import SPAN_WIDTH, AbstractMeasurer, Batch, Rows, records
+from analyzer.column_arithmetic import HistogramColumns
 from analyzer.kernels import compiled_sums
 from analyzer.kernels.formats import FLOATS, spacing
+from analyzer.measures import Histogram, Sums, add_sums
 from analyzer.records import RowCosines
 from analyzer.row_cosines import cosines_of, describe_rows
 from analyzer.sums import CompiledMeasurer
@@ -147,3 +152,40 @@ def test_a_row_without_a_sum_is_refused(width: int, first: int) -> None:
     assert 4 == measurer.measure(raw, "F16", raw, "F16", rows=Rows(2, 0, np.zeros((2, 3)))).n
     with pytest.raises(ValueError, match="more rows"):
         measurer.measure(raw, "F16", raw, "F16", rows=Rows(width, first, np.zeros((2, 3))))
+
+
+def _measured(count: int, seed: int = 0) -> Sums:
+    a, b = (bytes_.view(np.float16).copy() for bytes_ in sides(("F16", "F16", "F16"), count, seed)[:2])
+    b[: count // 2] = a[: count // 2] + np.float16(0.5)
+    return CompiledMeasurer().measure(a.view(np.uint8), "F16", b.view(np.uint8), "F16")
+
+
+def test_counts_are_packed_and_mean_the_same() -> None:
+    """A small tensor's in two bytes, a large one's in four: equal, added, copied and written as eight."""
+    small, large = _measured(1000), _measured(600_000)
+    assert ("H", "I") == tuple(each.histogram.packed_counts.typecode for each in (small, large))
+    for each in (small, large):
+        held = each.histogram
+        wide = Histogram(held.first, array("q", held.packed_counts.tolist()), held.energies)
+        assert held == wide
+        assert "q" == held.counts.typecode
+        assert repr(held) == repr(wide)
+        assert each == pickle.loads(pickle.dumps(each)) == copy.deepcopy(each)
+        assert each.changed == sum(held.counts)
+    both = add_sums([small, large])
+    assert both.changed == sum(both.histogram.counts) == small.changed + large.changed
+    columns = HistogramColumns.of([small.histogram, Histogram(), large.histogram])
+    assert [*small.histogram.counts, *large.histogram.counts] == columns.counts.tolist()
+    assert np.int64 == columns.counts.dtype
+    alike = HistogramColumns.of([small.histogram, Histogram(), small.histogram])
+    assert [*small.histogram.counts] * 2 == alike.counts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("largest", "typecode"), [(2**16 - 1, "H"), (2**16, "I"), (2**32 - 1, "I"), (2**32, "q")]
+)
+def test_counts_are_packed_as_small_as_they_fit(largest: int, typecode: str) -> None:
+    """None is cut off."""
+    packed = batches._packed(np.array([0.0, largest, 1.0]))
+    assert (typecode, [0, largest, 1]) == (packed.typecode, packed.tolist())
+    assert "H" == batches._packed(np.empty(0)).typecode

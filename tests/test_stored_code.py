@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +65,35 @@ def test_code_whose_source_cannot_be_read_is_not_looked_for(
     monkeypatch.setattr(machine_code, "source_stamp", lambda: "")
     loops = machine_code.open_loops.__wrapped__("compiled_sums")
     assert not any(isinstance(loop, NativeLoop) for loop in loops.values())
+
+
+_MODULES = """
+import sys
+import analyzer.kernels.compiled_blend, analyzer.kernels.compiled_sums
+print(*(name for name in sys.modules if name.startswith("analyzer.")))
+"""
+
+
+def test_machine_code_is_bound_to_all_that_is_compiled_in(tmp_path: Path) -> None:
+    """A constant that stands elsewhere would be that of an older release."""
+    done = subprocess.run([sys.executable, "-I", "-c", _MODULES], capture_output=True, check=True, text=True)
+    package = Path(stored_code.__file__).parents[1]
+    files = {
+        Path(*name.split(".")[1:]).with_suffix(".py")
+        for name in done.stdout.split()
+        if name not in ("analyzer.kernels", "analyzer.errors")  # no numbers
+    }
+    assert Path("kernels/compiled_sums.py") in files
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes((package / file).read_bytes())
+    before = stored_code.source_stamp(tmp_path / "kernels")
+    for file in sorted(files):
+        content = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(content + b"\n")
+        assert before != stored_code.source_stamp(tmp_path / "kernels"), file
+        (tmp_path / file).write_bytes(content)
+    assert before == stored_code.source_stamp(tmp_path / "kernels")
 
 
 @pytest.mark.parametrize(("setting", "compiled"), [("1", False), ("0", True), ("", True)])

@@ -20,14 +20,16 @@ _DIGEST = hashlib.sha256
 _HEAD = len(_MAGIC) + _DIGEST().digest_size
 _MODE = 0o644  # what the system's user compiled, as for a container's image, serves everybody
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+# Beside the loops' folder: numbers that are their constants.
+_COMPILED_IN = ("measures.py", "float_formats.py")
 
 
 def source_stamp(folder: Path = Path(__file__).parent) -> str:
-    """What tells one state of the loops' source from another: a digest of the folder and of `measures.py`.
+    """What tells one state of the loops' source from another: a digest of all that is compiled in.
 
     Empty where there is no source to read, as inside of an archive.
     """
-    paths = [*sorted(folder.glob("*.py")), folder.parent / "measures.py"]
+    paths = [*sorted(folder.glob("*.py")), *(folder.parent / name for name in _COMPILED_IN)]
     sources = [path.read_bytes() for path in paths if path.is_file()]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16] if sources else ""
 

@@ -1,0 +1,179 @@
+// The planner's sliders: one a block in network order, as a U where the network is one, and those of
+// everything and of what lies outside all blocks. Each says what it would do.
+const PlannerBlocks = (() => {
+  const MANY = 32; // blocks from which on a curve to draw stands above the sliders
+  const SIDES = /^(IN|M|OUT)\d+$/;
+
+  /** A slider with its number; `set(alpha)` hears of either. `show(alpha, text)` moves both. */
+  function alphaSlider(title, set) {
+    const slider = Dom.element('input', { type: 'range', min: 0, max: 1, step: 0.01, 'aria-label': `alpha of ${title}` });
+    const number = Dom.element('input', {
+      type: 'number', min: -1, max: 2, step: 0.05, 'aria-label': `alpha of ${title}, as a number`,
+    });
+    slider.addEventListener('input', () => set(Number(slider.value)));
+    number.addEventListener('input', () => {
+      if (Number.isFinite(number.valueAsNumber)) set(number.valueAsNumber);
+    });
+    return {
+      nodes: [slider, number],
+      slider,
+      show(alpha, text) {
+        slider.value = alpha;
+        slider.style.setProperty('--at', `${100 * Math.min(Math.max(alpha, 0), 1)}%`);
+        slider.setAttribute('aria-valuetext', text);
+        // What a reader types stays as it is typed.
+        if (number !== document.activeElement || number.valueAsNumber !== alpha) number.value = rounded(alpha);
+        number.title = alpha;
+      },
+      enable(isOn) {
+        slider.disabled = !isOn;
+        number.disabled = !isOn;
+      },
+    };
+  }
+
+  const rounded = (alpha) => Number(alpha.toFixed(3));
+
+  /** A bar with two lengths in 0 … 1: how far B lies from A, and how far the merge moves. */
+  function bar() {
+    const [whole, taken] = [Dom.element('i', { class: 'whole' }), Dom.element('i', { class: 'taken' })];
+    return {
+      node: Dom.element('span', { class: 'moves' }, whole, taken),
+      show(change, moved) {
+        whole.style.width = `${100 * Math.min(change, 1)}%`;
+        taken.style.width = `${100 * Math.min(moved, 1)}%`;
+      },
+    };
+  }
+
+  /** Fill `place` with the sliders of all blocks; `change(edit)` hears of them, `choose(text)` of their names. */
+  function create(section, data, { change, plan, choose }) {
+    const place = Dom.one('.blocks', section);
+    const { blocks } = data.embedded;
+    const masters = masterSliders(section, data, { change, plan });
+    place.hidden = !blocks.length;
+    if (!blocks.length) return { show: (its, outcome) => masters.show(its, outcome) };
+    const set = (changes) => change(Plan.withWeights(data, plan(), changes));
+    const changes = relativeChanges(data);
+    const most = Math.max(...blocks.map((block) => changes.get(block) ?? 0)) || 1;
+    const isU = blocks.every((block) => SIDES.test(block));
+    const rows = blocks.map((block) => row(block, { isIn: changes.has(block), set, choose }));
+    const list = Dom.one('.block-rows', place);
+    list.classList.add(isU ? 'u' : 'layers');
+    if (isU) layOut(blocks, rows, list);
+    else list.style.setProperty('--rows', Math.ceil(blocks.length / 2)); // two columns, down each of them
+    list.replaceChildren(...rows.map(({ node }) => node));
+    const curve = blocks.length > MANY ? PlannerCurve.create(Dom.one('.curve', place), blocks, { changes, most, set }) : null;
+    ramp(place, blocks, set);
+
+    function show(its, outcome) {
+      const alphas = Plan.weights(data, its);
+      const isOverruled = its.budget !== undefined;
+      Dom.one('.overruled', place).hidden = !isOverruled;
+      place.classList.toggle('is-overruled', isOverruled);
+      rows.forEach((each, at) => {
+        each.show(alphas[blocks[at]], { change: changes.get(blocks[at]), most, outcome: outcome?.blocks.get(blocks[at]) });
+        each.enable(!isOverruled && changes.has(blocks[at]));
+      });
+      curve?.show(alphas);
+      masters.show(its, outcome);
+    }
+
+    return { show };
+  }
+
+  /** By block, how far B lies from A as a share of A's norm; undefined counts as 0. */
+  function relativeChanges(data) {
+    const { names, codes } = data.axes.block;
+    const rows = new Map();
+    for (const row of data.counted) {
+      if (!rows.has(codes[row])) rows.set(codes[row], []);
+      rows.get(codes[row]).push(row);
+    }
+    return new Map([...rows].map(([code, its]) => (
+      [names[code], Statistics.evaluate('relative_change', data.record(its), data) ?? 0]
+    )));
+  }
+
+  /** One block: its name, slider, number, bar and its share of the way that the whole merge goes. */
+  function row(block, { isIn, set, choose }) {
+    const slider = alphaSlider(block, (alpha) => set({ [block]: alpha }));
+    const its = bar();
+    const share = Dom.element('span', { class: 'share' });
+    const name = Dom.element('button', { type: 'button', class: 'name', title: `Select the keys of ${block} in the page` }, block);
+    const term = Selectors.term('block', block);
+    name.disabled = !isIn || term === null;
+    name.addEventListener('click', () => choose(term));
+    const node = Dom.element('div', { class: 'block-row', 'data-block': block }, name, ...slider.nodes, its.node, share);
+    if (!isIn) node.title = 'No key that counts lies in this block.';
+    return {
+      node,
+      enable: slider.enable,
+      show(alpha, { change, most, outcome }) {
+        const [moved, part] = [outcome?.moved ?? 0, outcome?.share ?? 0];
+        its.show((change ?? 0) / most, moved / most);
+        share.textContent = isIn ? Format.statistic(part, SHARE) : '';
+        const text = `moves ${block} by ${Format.statistic(moved, NUMBER)} of its norm, `
+          + `${Format.statistic(part, SHARE)} of the whole step`;
+        its.node.title = `B differs from A by ${Format.statistic(change, NUMBER)} of the norm of ${block}; this merge ${text}.`;
+        share.title = 'of the squared length of the whole step from A, Σ(alpha · d)²';
+        slider.show(alpha, `${rounded(alpha)}: ${text}`);
+      },
+    };
+  }
+
+  const NUMBER = { unit: '', range: '' };
+  const SHARE = { unit: '', range: '0 … 1' };
+
+  /** IN down the left side, M at the bottom, OUT up the right side: blocks of one resolution face each other. */
+  function layOut(blocks, rows, list) {
+    const side = (name) => blocks.filter((block) => block.startsWith(name));
+    const [down, bottom, up] = [side('IN'), side('M'), side('OUT')];
+    const height = Math.max(down.length, up.length);
+    list.style.setProperty('--rows', height + bottom.length);
+    blocks.forEach((block, at) => {
+      const { style } = rows[at].node;
+      const [its] = SIDES.exec(block).slice(1);
+      const line = { IN: down.indexOf(block), M: height + bottom.indexOf(block), OUT: up.length - 1 - up.indexOf(block) }[its];
+      style.setProperty('--line', line + 1);
+      rows[at].node.classList.add(its.toLowerCase());
+    });
+  }
+
+  function masterSliders(section, data, { change, plan }) {
+    const all = alphaSlider('everything', (alpha) => change(Plan.edit(plan(), {
+      alpha, weights: undefined, preset: undefined, base_alpha: undefined, budget: undefined,
+    }), 'alpha'));
+    const base = alphaSlider('keys outside all blocks', (alpha) => change(Plan.edit(plan(), { base_alpha: alpha }), 'base'));
+    Dom.one('[data-master="alpha"]', section).append(...all.nodes);
+    Dom.one('[data-master="base"]', section).append(...base.nodes);
+    const inBlocks = new Set(data.embedded.blocks);
+    const hasOutside = data.counted.some((row) => !inBlocks.has(data.label('block', row)));
+    Dom.one('[data-master="base"]', section).hidden = !data.embedded.blocks.length || !hasOutside;
+    return {
+      show(its) {
+        const alpha = Plan.everywhere(its);
+        all.show(alpha, `${rounded(alpha)}${its.weights || its.preset ? ', where no block says otherwise' : ''}`);
+        base.show(Plan.base(its), `${rounded(Plan.base(its))}`);
+        base.enable(its.budget === undefined);
+      },
+    };
+  }
+
+  /** Two blocks and an alpha at each: all between them get the straight line. */
+  function ramp(place, blocks, set) {
+    const field = (name) => Dom.one(`[name="ramp-${name}"]`, place);
+    for (const name of ['first', 'last']) {
+      field(name).replaceChildren(...blocks.map((block) => Dom.element('option', { value: block }, block)));
+    }
+    field('last').value = blocks.at(-1);
+    Dom.one('[name="ramp"]', place).addEventListener('click', () => {
+      const [first, last] = ['first', 'last'].map((name) => blocks.indexOf(field(name).value));
+      const [start, end] = ['start', 'end'].map((name) => field(name).valueAsNumber);
+      if (![start, end].every(Number.isFinite)) return;
+      set(PlannerCurve.line(blocks, [first, start], [last, end]));
+    });
+  }
+
+  return { alphaSlider, bar, create };
+})();

@@ -40,6 +40,7 @@ SCRIPTS = (
     "state.js",
     "theme.js",
     "view.js",
+    "palette.js",
     "ranking.js",
     "map.js",
     "scatter.js",

@@ -4,4 +4,8 @@ const FIGURES = [
   { section: 'ranking', draw: Ranking.draw },
   { section: 'map', draw: HeatMap.draw },
   { section: 'scatter', draw: Scatter.draw },
+  { section: 'profile', draw: Profile.draw },
+  { section: 'treemap', draw: Treemap.draw },
+  { section: 'histogram', draw: Histogram.draw },
+  { section: 'tasks', draw: Tasks.draw },
 ];

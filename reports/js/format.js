@@ -87,5 +87,5 @@ const Format = (() => {
     return [shorten(title, 80), ...lines].map(label).join('<br>');
   }
 
-  return { UNDEFINED, isShare, statistic, raw, logTicks, plural, label, shorten, hover };
+  return { UNDEFINED, number, count, share, isShare, statistic, raw, logTicks, plural, label, shorten, hover };
 })();

@@ -8,6 +8,7 @@ const Page = (() => {
     const table = KeyTable.create(Dom.one('[data-section="keys"]'), data);
     const verdict = Dom.one('[name="verdict"]');
     let view = View.of(data, '');
+    let listed = [];
 
     async function show(text) {
       view = View.of(data, text);
@@ -21,6 +22,7 @@ const Page = (() => {
       const code = data.verdicts.indexOf(verdict.value);
       const rows = (view.text ? view.rows : data.all).filter((row) => code < 0 || data.verdict(row) === code);
       table.show(rows);
+      listed = rows;
       Dom.one('#shown').textContent = `${Format.plural(rows.length, 'key')} shown`;
     }
     const pick = ({ axes, terms }) => {
@@ -38,6 +40,7 @@ const Page = (() => {
 
     showTotals(data);
     verdict.addEventListener('change', list);
+    Dom.one('#save-rows').addEventListener('click', () => Export.csv(data, listed));
     for (const button of Dom.all('[data-verdict]')) {
       button.addEventListener('click', () => {
         verdict.value = button.dataset.verdict;

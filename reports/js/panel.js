@@ -29,7 +29,13 @@ const Panel = (() => {
       const layout = { template: theme.template, width, ...figure.layout };
       const drawing = Plotly.react(place, figure.data, layout, CONFIG);
       // Before the wait: the next drawing may begin while this one ends.
-      if (!isDrawn) place.on('plotly_click', choose);
+      if (!isDrawn) {
+        place.on('plotly_click', choose);
+        place.on('plotly_treemapclick', (event) => {
+          choose(event);
+          return false; // a click selects there too, and does not zoom
+        });
+      }
       isDrawn = true;
       await drawing;
     }
@@ -45,6 +51,7 @@ const Panel = (() => {
         redraw();
       });
     }
+    Export.buttons(section, (theme, width) => draw(view(), options(controls), { theme, width }));
     return { redraw };
   }
 

@@ -1,7 +1,7 @@
 // The scatter: a point a key, how far it moved against how far it turned.
 const Scatter = (() => {
   const POINTS = 4000; // SVG points that a page can draw at once
-  const COLOURS = 6; // groups with a colour of their own; the others share one
+  const NARROW = 480; // pixels
   const SMALLEST = 6; // pixels across
   const LARGEST = 26;
   const NOTHING = 'Nothing to draw: none of these keys both moved and turned.';
@@ -17,9 +17,9 @@ const Scatter = (() => {
     const drawn = drawable.length > POINTS
       ? [...drawable].sort((one, other) => energy(other) - energy(one) || one - other).slice(0, POINTS)
       : drawable;
-    const isNarrow = width < 560;
+    const isNarrow = width < NARROW;
     const size = sizes(data, drawn);
-    const named = colourGroups(view, colour, drawn, theme);
+    const named = coloured(view, colour, drawn, theme);
     const point = (rows, marker) => ({
       type: 'scatter', mode: 'markers',
       x: Array.from(rows, (row) => x[row]), y: Array.from(rows, (row) => y[row]), customdata: Array.from(rows),
@@ -69,17 +69,13 @@ const Scatter = (() => {
     return (row) => SMALLEST + (LARGEST - SMALLEST) * Math.sqrt(data.sums.numel[row] / most);
   }
 
-  /** The selected rows by colour: the groups with the most keys, and one of all others. */
-  function colourGroups(view, axis, rows, theme) {
-    const groups = View.groups(view, axis, rows.filter(view.isSelected))
-      .sort((one, other) => other.rows.length - one.rows.length || (one.name < other.name ? -1 : 1));
-    const titles = View.shortNames(groups.map(({ name }) => name));
-    const own = groups.slice(0, groups.length > COLOURS + 1 ? COLOURS : COLOURS + 1);
-    const others = groups.slice(own.length).flatMap((group) => group.rows);
-    const named = own.map(({ name, rows: its }, place) => (
-      { title: titles.get(name), rows: its, colour: theme.categories[place] }
-    ));
-    return others.length ? [...named, { title: 'others', rows: others, colour: theme.muted }] : named;
+  /** The rows that are drawn by their colour; groups without any have none. */
+  function coloured(view, axis, drawn, theme) {
+    const isDrawn = new Uint8Array(view.data.size);
+    for (const row of drawn) isDrawn[row] = 1;
+    return Palette.groups(view, axis, theme)
+      .map((group) => ({ ...group, rows: group.rows.filter((row) => isDrawn[row]) }))
+      .filter(({ rows }) => rows.length);
   }
 
   /** Where keys lie that turned and kept their length: there, cosine distance = relative change² / 2. */
@@ -111,8 +107,8 @@ const Scatter = (() => {
       drawn.length && 'Larger points hold more elements.',
       drawn.length && 'On the dotted line keys turned and kept their length, off it they also grew or shrank.',
       unchanged && `${are(unchanged, 'unchanged key')}.`,
-      rest && `${are(rest, 'key')} because they have no direction or only changed their length.`,
-      hidden && `${are(hidden, 'more key')} because they changed less than these.`,
+      rest && `${are(rest, 'key')}: without a direction, or only the length changed.`,
+      hidden && `${are(hidden, 'more key')}, having changed less than these.`,
     ].filter(Boolean).join(' ');
   }
 

@@ -57,5 +57,5 @@ const Spread = (() => {
     return low;
   }
 
-  return { topEnergy };
+  return { LOWEST_EXPONENT, topEnergy };
 })();

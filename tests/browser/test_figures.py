@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import time
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import acos, log2, pi, sqrt
-from pathlib import Path
+from math import acos, pi
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
+from figure_numbers import (
+    areas,
+    check_histogram,
+    counted,
+    heights,
+    label,
+    profile,
+    records,
+    select_python,
+    titled,
+    values,
+    whole,
+)
 
-from analyzer.evaluation import evaluate
-from analyzer.measures import Histogram, Sums, add_sums, bin_edges
-from analyzer.ranking import total
 from analyzer.records import KeyScan, Labels, Scan
-from analyzer.selectors import select
-from analyzer.tables import keys_csv
 
 pytestmark = pytest.mark.browser
 
 OpenPage = Callable[..., Any]
 
-HOSTILE = "</script><img src=x onerror=alert(1)><b>&amp;%{x}$a$&foo;&#1;"
 NEW = ("profile", "treemap", "histogram", "tasks")
 SETTLED = "return document.querySelector('#selection-text').textContent"
 
@@ -258,87 +259,7 @@ def test_the_text_under_a_figure_selects_too(page: Any, synthetic: Any) -> None:
         page.restore()
 
 
-# What the page saves
-
-
-def test_figures_are_saved_light_with_their_words(
-    open_page: OpenPage, driver: Any, synthetic: Any, tmp_path: Path
-) -> None:
-    """Each as an SVG that parses and a PNG of twice its size, from a dark page that keeps its colours."""
-    page = open_page(synthetic.scan, scheme="dark")
-    page.select("attn2")
-    downloads(driver, tmp_path)
-    for section in ("ranking", "map", "scatter", *NEW):
-        title = page.text(f"[data-section={section}] h2")
-        svg = ElementTree.fromstring(save(page, tmp_path, f"[data-section={section}] [data-export=svg]"))
-        words = "".join(svg.itertext())
-        assert title in words
-        assert "small-v1.safetensors" in words
-        assert "selected: attn2" in words
-        assert "255, 255, 255" in next(svg.iter("{http://www.w3.org/2000/svg}rect")).attrib["style"]
-        if section not in ("map", "treemap", "tasks"):
-            continue  # it is that SVG on a canvas: the others would take their time
-        png = save(page, tmp_path, f"[data-section={section}] [data-export=png]")
-        size = (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big"))
-        assert (b"\x89PNG", (2 * int(svg.attrib["width"]), 2 * int(svg.attrib["height"]))) == (png[:4], size)
-    assert "dark" == page.run(
-        "return getComputedStyle(document.documentElement).getPropertyValue('--scheme').trim()"
-    )
-    assert [] == page.complaints()
-    assert [] == page.requests()
-
-
-def test_rows_are_saved_as_the_scan_command_writes_them(
-    page: Any, driver: Any, synthetic: Any, tmp_path: Path
-) -> None:
-    """The rows in the table, with the columns of `scan --csv` and every digit."""
-    page.select("attn2,weight")
-    downloads(driver, tmp_path)
-    chosen = select_python(synthetic.scan, "attn2,weight")
-    saved = list(csv.DictReader(io.StringIO(save(page, tmp_path, "#save-rows").decode())))
-    written = {row["key"]: row for row in csv.DictReader(io.StringIO(keys_csv(synthetic.scan)))}
-    assert [key.key for key in chosen] == [row["key"] for row in saved]
-    for row in saved:
-        expected = written[row["key"]]
-        assert set(expected) == set(row)
-        for name, text in expected.items():
-            if is_number(text):
-                assert float(text) == pytest.approx(float(row[name]), rel=1e-12), (row["key"], name)
-            else:
-                assert text == row[name], (row["key"], name)
-
-
 # Unusual scans
-
-
-def test_hostile_names_stay_text_in_figures_and_in_files(
-    open_page: OpenPage, driver: Any, synthetic: Any, tmp_path: Path
-) -> None:
-    """Drawn and saved letter by letter; a spreadsheet takes no key for a formula."""
-    names = (HOSTILE, '=HYPERLINK("http://x","y")', 'a,"b"\n', "bell \x07", "@SUM(A1)")
-    group = f"a/{HOSTILE}"
-    keys = tuple(
-        replace(
-            key,
-            key=f"{names[n % len(names)]}{n}",
-            key_b=f"{n}",
-            labels=replace(key.labels, component=group, group=HOSTILE),
-        )
-        for n, key in enumerate(counted(synthetic.scan)[40:80])
-    )
-    page = open_page(replace(synthetic.scan, keys=keys, blocks=synthetic.scan.blocks))
-    downloads(driver, tmp_path)
-    for section in NEW:
-        svg = ElementTree.fromstring(save(page, tmp_path, f"[data-section={section}] [data-export=svg]"))
-        assert {"script", "img", "b"}.isdisjoint(node.tag.rpartition("}")[2] for node in svg.iter())
-    save(page, tmp_path, "[data-section=profile] [data-export=png]")
-    ending = HOSTILE.partition("/")[2]  # a component is called by its last segment
-    assert ending in page.text("[data-section=profile] .groups")
-    assert ending in page.text("[data-section=tasks] .groups")
-    saved = list(csv.reader(io.StringIO(save(page, tmp_path, "#save-rows").decode(), newline="")))[1:]
-    assert [("'" if key.key[0] in "=@" else "") + key.key for key in keys] == [row[0] for row in saved]
-    assert 0 == page.run("return document.querySelectorAll('img, b b, td b').length")
-    assert [] == page.complaints()
 
 
 def test_a_scan_of_one_key_says_that_it_has_no_depth(open_page: OpenPage, synthetic: Any) -> None:
@@ -389,105 +310,6 @@ AREAS = tuple(
 )
 
 
-def label(key: KeyScan, *axes: str) -> tuple[Hashable, ...]:
-    return tuple(key.key if axis == "key" else getattr(key.labels, axis) for axis in axes)
-
-
-def counted(scan: Scan) -> list[KeyScan]:
-    return [key for key in scan.keys if key.labels.counted]
-
-
-def whole(scan: Scan) -> Sums:
-    return add_sums(key.sums for key in counted(scan))
-
-
-def members(keys: Iterable[KeyScan], *axes: str) -> dict[Any, list[KeyScan]]:
-    """The keys by their labels on these axes."""
-    found = defaultdict(list)
-    for key in keys:
-        found[label(key, *axes)].append(key)
-    return dict(found)
-
-
-def records(keys: Iterable[KeyScan], *axes: str) -> dict[Any, Sums]:
-    groups = members(keys, *axes)
-    return {
-        place if len(axes) > 1 else place[:1]: add_sums(k.sums for k in its) for place, its in groups.items()
-    }
-
-
-def values(keys: Iterable[KeyScan], statistic: str, scan: Scan, *axes: str) -> dict[Any, float | None]:
-    """A statistic of every group, as Python evaluates it."""
-    everything = total(scan.keys)
-    return {
-        place: evaluate(add_sums(key.sums for key in its), total=everything, keys=its)[statistic]
-        for place, its in members(keys, *axes).items()
-    }
-
-
-def select_python(scan: Scan, text: str) -> tuple[KeyScan, ...]:
-    return select(text, rows=scan.keys, blocks=scan.blocks)
-
-
-def profile(page: Any) -> dict[tuple[str, str], float]:
-    """What is drawn, by component and block; the gaps of a line are no points."""
-    found = {}
-    for trace in page.figure("profile")["data"]:
-        names = page.run(
-            "return document.querySelector('[data-section=profile] .figure').layout.xaxis.ticktext"
-        )
-        for x, y, place in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
-            if place is not None:
-                assert x == names.index(place[1]) or len(names) < x
-                found[tuple(place)] = y
-    return found
-
-
-def areas(page: Any) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
-    """The values and the colours of all areas by the labels that lead to them from the root."""
-    [trace] = page.figure("treemap")["data"]
-
-    def path(place: int) -> tuple[str, ...]:
-        parent = trace["parents"][place]
-        return () if parent == "" else (*path(int(parent)), trace["labels"][place])
-
-    paths = [path(place) for place in range(len(trace["ids"]))]
-    assert len(set(paths)) == len(paths)
-    return (
-        dict(zip(paths, trace["values"], strict=True)),
-        dict(zip(paths, trace["marker"]["colors"], strict=True)),
-    )
-
-
-def titled(path: Sequence[str], levels: Sequence[str]) -> tuple[str, ...]:
-    """A path of whole names as the treemap labels it: of a component its last segment."""
-    return tuple(name.rpartition("/")[2] for name in path)
-
-
-def heights(histogram: Histogram, measure: str) -> list[tuple[float, float, float]]:
-    """The edges of every bin that holds something, and its share per doubling."""
-    column = getattr(histogram, measure)
-    everything = sum(column)
-    held = [place for place, count in enumerate(histogram.counts) if count]
-    edges = {place: bin_edges(histogram.first + place) for place in held}
-    return [(*edges[p], column[p] / everything / log2(edges[p][1] / edges[p][0])) for p in held]
-
-
-def check_histogram(page: Any, keys: Sequence[KeyScan], measure: str) -> None:
-    """The drawn bars are the joined bins of these keys."""
-    record = add_sums(key.sums for key in keys)
-    bars, _, *marks = page.figure("histogram")["data"]
-    expected = heights(record.histogram, measure)
-    assert pytest.approx(bars["y"], rel=1e-9) == [height for _, _, height in expected]
-    assert pytest.approx(bars["x"], rel=1e-9) == [(low + high) / 2 for low, high, _ in expected]
-    assert pytest.approx(bars["width"], rel=1e-9) == [high - low for low, high, _ in expected]
-    assert [count for count in record.histogram.counts if count] == [count for count, _ in bars["customdata"]]
-    energies = [e for e, c in zip(record.histogram.energies, record.histogram.counts, strict=True) if c]
-    assert pytest.approx([energy for _, energy in bars["customdata"]], rel=1e-9) == energies
-    means = [sqrt(record.sum_ulp_sq / 12 / record.numeric), sqrt(record.sum_dd / record.numeric)]
-    assert pytest.approx([mark["x"][0] for mark in marks], rel=1e-9) == means
-
-
 def arrays(synthetic: Any) -> list[tuple[KeyScan, Any]]:
     keys = {key.key: key for key in counted(synthetic.scan) if key.dtype_a != "I64"}
     return [(keys[name], pair) for name, pair in synthetic.arrays.items() if name in keys]
@@ -525,33 +347,3 @@ def layers(template: Sequence[KeyScan]) -> Iterable[KeyScan]:
 
 def without_task(key: KeyScan) -> KeyScan:
     return replace(key, sums=replace(key.sums, task=None))
-
-
-def downloads(driver: Any, folder: Path) -> None:
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
-
-
-def save(page: Any, folder: Path, button: str) -> bytes:
-    """Press a button that saves a file, wait for the file, and take it away."""
-    page.run(f"document.querySelector('{button}').click()")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        files = [
-            file
-            for file in folder.iterdir()
-            if not file.name.endswith((".crdownload", ".tmp")) and file.name[0] != "."
-        ]
-        if files and files[0].stat().st_size:
-            content = files[0].read_bytes()
-            files[0].unlink()
-            return content
-        time.sleep(0.02)
-    raise AssertionError(f"{button} saved nothing")
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

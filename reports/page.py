@@ -20,12 +20,14 @@ import jinja2
 
 from analyzer.records import Finding, Scan
 from analyzer.statistics import STATISTICS, Statistic
-from reports.embedded import Intervals, embed
+from reports.embedded import Intervals, Planner, deflated, embed
 from reports.tables import KINSHIPS, VERDICT_MEANINGS, head, is_rounded
 
 # In the order in which they depend on one another: each file defines one constant of the page's scope.
 SCRIPTS = (
     "dom.js",
+    "packed.js",
+    "library.js",
     "format.js",
     "sums.js",
     "spread.js",
@@ -34,14 +36,20 @@ SCRIPTS = (
     "selectors.js",
     "survival.js",
     "closed_form.js",
+    "guide.js",
     "weights.js",
+    "toml.js",
     "recipe.js",
+    "recipe_reading.js",
     "predict.js",
     "state.js",
     "theme.js",
     "view.js",
     "palette.js",
     "ranking.js",
+    "map_grid.js",
+    "map_colours.js",
+    "map_frame.js",
     "map.js",
     "scatter.js",
     "profile.js",
@@ -50,15 +58,29 @@ SCRIPTS = (
     "tasks.js",
     "figures.js",
     "export.js",
+    "labels.js",
+    "crosstab.js",
+    "controls.js",
     "panel.js",
+    "drawing.js",
+    "head.js",
+    "findings.js",
     "keytable.js",
+    "planner_plan.js",
+    "planner_curve.js",
+    "planner_blocks.js",
+    "planner_switches.js",
+    "planner_guide.js",
+    "planner_outcome.js",
+    "planner_output.js",
     "planner.js",
     "main.js",
 )
-STYLES = ("page.css", "figures.css", "planner.css")
+STYLES = ("page.css", "figures.css", "map.css", "planner.css")
 
 # The statistics that a reader wants first; the others follow in the order of their table.
 _FIRST = ("relative_change", "energy_share", "cosine", "norm_ratio", "changed_fraction")
+_UNRELATED = 0.1  # a cosine below it: trained apart, as kinship has it
 _CDN = "https://cdn.plot.ly/plotly-{version}.min.js"
 
 
@@ -68,6 +90,7 @@ def render(
     kinship: str,
     findings: Sequence[Finding],
     intervals: Intervals | None = None,
+    planner: Planner | None = None,
     plotlyjs: Literal["inline", "cdn"] = "inline",
 ) -> str:
     """The report as one HTML document; the same scan gives the same text.
@@ -75,8 +98,8 @@ def render(
     `intervals` says how sure the ranking of the whole scan is, by axis, statistic and group; what it does
     not hold is drawn without. See `reports.embedded.Intervals`.
 
-    With `plotlyjs="inline"` (about 5 MB) the page needs no network at all; with "cdn" it is small and
-    fetches plotly.js, checked by its hash, when it is opened.
+    With `plotlyjs="inline"` the page needs no network at all: plotly.js, 2 MB of it packed, is in it; with
+    "cdn" it is small and fetches plotly.js, checked by its hash, when it is opened.
     """
     statistics = measured(scan)
     data = embed(
@@ -85,33 +108,60 @@ def render(
         findings=findings,
         statistics=statistics,
         intervals=intervals or {},
+        planner=planner or Planner(),
     )
-    prelude, script, plotly = _source("js/prelude.js"), _page_script(), _plotly_source()
+    return assemble(
+        "page.html",
+        scripts=SCRIPTS,
+        styles=STYLES,
+        data=data,
+        statistics=statistics,
+        plotlyjs=plotlyjs,
+        scan=scan,
+        head=head(scan, kinship=kinship),
+        kinship=KINSHIPS["rounded" if is_rounded(scan) else kinship],
+        findings=findings,
+        strangers=_strangers(findings),
+        verdicts=VERDICT_MEANINGS,
+        option=_option,
+    )
+
+
+def assemble(
+    template: str,
+    *,
+    scripts: Sequence[str],
+    styles: Sequence[str],
+    data: str,
+    statistics: Mapping[str, Statistic],
+    plotlyjs: Literal["inline", "cdn"],
+    **context: object,
+) -> str:
+    """A page of its template: with its scripts, its styles, plotly.js, and the policy that allows them alone.
+
+    `data` is all that the page embeds of strangers' files; `context` is what the template shows beside it.
+    """
+    prelude, script, plotly = _source("js/prelude.js"), _page_script(scripts), _plotly_source()
     plotly_digest = _digest(plotly)
     cdn = _CDN.format(version=_plotly_version(plotly)) if plotlyjs == "cdn" else None
     nonce = _digest(data)
-    sources = (_hash(_digest(prelude)), cdn or _hash(plotly_digest), _hash(_digest(script)))
+    sources = (_hash(_digest(prelude)), _hash(_digest(script)), cdn or _hash(plotly_digest))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    html = environment.get_template("page.html").render(
-        scan=scan,
-        head=head(scan, kinship=kinship),
-        kinship=KINSHIPS["rounded" if is_rounded(scan) else kinship],
-        findings=findings,
-        verdicts=VERDICT_MEANINGS,
-        option=_option,
+    html = environment.get_template(template).render(
+        **context,
         statistics=statistics,
         menu=_menu(statistics),
         policy=_policy(sources, nonce=nonce),
         nonce=nonce,
-        style="\n".join(_source(f"styles/{name}") for name in STYLES),
+        style="\n".join(_source(f"styles/{name}") for name in styles),
         data=data,
         prelude=prelude,
-        plotly=plotly,
+        plotly="" if cdn else deflated(plotly.encode()),
         plotly_cdn=cdn,
         plotly_digest=plotly_digest,
         script=script,
@@ -130,6 +180,11 @@ def measured(scan: Scan) -> dict[str, Statistic]:
         for name in names
         if has[STATISTICS[name].needs] and (has_rows or not name.startswith("row_cosine"))
     }
+
+
+def _strangers(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that warn of a part or a component whose weights do not point the other model's way."""
+    return [f for f in findings if f.selector and f.statistic == "cosine" and (f.value or 0.0) < _UNRELATED]
 
 
 def _policy(sources: Sequence[str], *, nonce: str) -> str:
@@ -153,9 +208,9 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _page_script() -> str:
+def _page_script(scripts: Sequence[str]) -> str:
     """The page's modules in one scope of their own, so that none of their names is global."""
-    return "(() => {\n'use strict';\n" + "\n".join(_source(f"js/{name}") for name in SCRIPTS) + "})();"
+    return "(() => {\n'use strict';\n" + "\n".join(_source(f"js/{name}") for name in scripts) + "})();"
 
 
 def _source(name: str) -> str:

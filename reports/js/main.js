@@ -2,74 +2,105 @@
 const Page = (() => {
   const PAUSE = 150; // milliseconds without a key stroke before a selector takes effect
 
-  /** Draw the page; `window.mergescope` comes last, for those who wait for it. */
+  /** Bring the page to life; `window.mergescope` comes last, for those who wait for it. */
   async function start() {
     const data = Data.decode(await Data.unpack(Dom.one('#scan').textContent));
-    const table = KeyTable.create(Dom.one('[data-section="keys"]'), data);
-    const verdict = Dom.one('[name="verdict"]');
+    const keys = Dom.one('[data-section="keys"]');
     let view = View.of(data, '');
-    let listed = [];
+    let drawing = null; // none before the page is as its address says
+    const list = listOf(data, keys, () => view);
 
-    async function show(text) {
+    /** Select; draws what shows it, and returns when all is drawn. */
+    function show(text) {
       view = View.of(data, text);
       list();
       summarise(view);
-      await drawAll();
+      return drawing?.redraw();
     }
-
-    /** The table's rows: the selected ones, or all, and of these the ones with the chosen verdict. */
-    function list() {
-      const code = data.verdicts.indexOf(verdict.value);
-      const rows = (view.text ? view.rows : data.all).filter((row) => code < 0 || data.verdict(row) === code);
-      table.show(rows);
-      listed = rows;
-      Dom.one('#shown').textContent = `${Format.plural(rows.length, 'key')} shown`;
-    }
+    const tell = (text) => telling(data, text, show);
+    const choose = (text) => {
+      Dom.one('#selector').value = text;
+      State.changed();
+      return tell(text);
+    };
     const pick = ({ axes, terms }) => {
       // A name with a comma in it has no selector; no label that a scan writes is of that kind.
       if (!terms.includes(null)) choose(Selectors.withTerms(data, view.text, axes, terms));
     };
-    const choose = (text) => {
-      Dom.one('#selector').value = text;
-      return tell(data, text, show);
-    };
     const panels = FIGURES.map(({ section, draw }) => [document.querySelector(`[data-section="${section}"]`), draw])
       .filter(([section]) => section)
       .map(([section, draw]) => Panel.create(section, draw, { view: () => view, pick }));
-    const drawAll = () => Promise.all(panels.map((panel) => panel.redraw()));
 
-    showTotals(data);
-    verdict.addEventListener('change', list);
-    Dom.one('#save-rows').addEventListener('click', () => Export.csv(data, listed));
-    for (const button of Dom.all('[data-verdict]')) {
-      button.addEventListener('click', () => {
-        verdict.value = button.dataset.verdict;
-        list();
-        Dom.one('#keys').scrollIntoView();
-        verdict.focus({ preventScroll: true });
-      });
-    }
-    listen(choose, (text) => tell(data, text, show), drawAll);
-    await show('');
+    Head.show(data);
+    Findings.create(Dom.one('[data-section="findings"]'), data, { panels, choose, keys });
+    State.register('select', {
+      get: () => view.text,
+      set: (text) => {
+        Dom.one('#selector').value = text;
+        return tell(text);
+      },
+    });
+    list();
+    const planner = document.querySelector('[data-section="planner"]');
+    if (planner) Planner.create(planner, data, { view: () => view, tell: choose });
+    await State.restore();
+    drawing = Drawing.of(panels);
+    listen(choose, tell, drawing);
+    await drawing.redraw();
     window.mergescope = {
       get scan() {
         return Data.asScan(data);
       },
       evaluate: (text = '') => Data.statisticsOf(data, View.of(data, text).record),
       predict: (entries) => Predict.predict(data, (text) => Selectors.select(data, text), entries),
+      isDrawn: drawing.isDone,
     };
   }
 
+  /** The table of keys with its menu of verdicts and its button to save; returns what lists the rows anew. */
+  function listOf(data, keys, view) {
+    const table = KeyTable.create(keys, data);
+    const verdict = Dom.one('[name="verdict"]', keys);
+    let listed = [];
+
+    /** The selected rows, or all, and of these the ones with the chosen verdict. */
+    function list() {
+      const code = data.verdicts.indexOf(verdict.value);
+      const rows = view().text ? view().rows : data.all;
+      listed = code < 0 ? rows : rows.filter((row) => data.verdict(row) === code);
+      table.show(listed);
+      Dom.one('#shown').textContent = `${Format.plural(listed.length, 'key')} shown`;
+    }
+
+    Controls.register('keys', verdict, list);
+    verdict.addEventListener('change', () => {
+      list();
+      State.changed();
+    });
+    Dom.one('#save-rows').addEventListener('click', () => Export.csv(data, listed));
+    for (const button of Dom.all('[data-verdict]')) {
+      button.addEventListener('click', () => {
+        verdict.value = button.dataset.verdict;
+        list();
+        State.changed();
+        keys.scrollIntoView();
+        verdict.focus({ preventScroll: true });
+      });
+    }
+    return list;
+  }
+
   /** Show a selection, or say why the text is none and leave the page as it is. */
-  async function tell(data, text, show) {
+  async function telling(data, text, show) {
     const message = Dom.one('#selector-message');
     const input = Dom.one('#selector');
     const hint = Dom.one('#selector-hint');
     hint.hidden = true;
     try {
-      await show(text.trim());
+      const shown = show(text.trim());
       message.textContent = '';
       input.removeAttribute('aria-invalid');
+      await shown;
     } catch (error) {
       if (!(error instanceof Selectors.SelectorError)) throw error;
       message.textContent = error.message;
@@ -96,46 +127,37 @@ const Page = (() => {
     ].join(' · ');
   }
 
-  /** The numbers of the whole scan, in the head and beside the findings. */
-  function showTotals(data) {
-    for (const node of Dom.all('[data-total]')) {
-      const value = Statistics.evaluate(node.dataset.total, data.total, data);
-      node.textContent = Format.statistic(value, data.statistics.get(node.dataset.total));
-      node.title = Format.raw(value);
-    }
-    for (const node of Dom.all('[data-value]')) {
-      const entry = data.statistics.get(node.dataset.statistic) ?? { unit: 'elements' };
-      const value = node.dataset.value === '' ? null : Number(node.dataset.value);
-      node.textContent = Format.statistic(value, entry);
-      node.title = [Format.raw(value), entry.title].filter(Boolean).join(' · ');
-    }
-  }
-
-  function listen(choose, type, drawAll) {
+  function listen(choose, tell, drawing) {
     let timer;
     const later = (work) => {
       clearTimeout(timer);
       timer = setTimeout(work, PAUSE);
     };
     const input = Dom.one('#selector');
-    input.addEventListener('input', () => later(() => type(input.value)));
+    input.addEventListener('input', () => later(() => {
+      tell(input.value);
+      State.changed();
+    }));
     for (const button of Dom.all('[data-selector]')) {
-      button.addEventListener('click', () => {
-        Dom.one('[name="verdict"]').value = ''; // it would hide what the button promises
-        choose(button.dataset.selector);
+      // It would hide what the button promises; before the button's own work, wherever that is.
+      button.addEventListener('click', () => { Dom.one('[name="verdict"]').value = ''; }, { capture: true });
+      if (!button.closest('.findings')) button.addEventListener('click', () => choose(button.dataset.selector));
+    }
+    for (const link of Dom.all('a[href^="#"]')) {
+      link.addEventListener('click', (event) => {
+        event.preventDefault(); // the fragment of the address holds what the page shows
+        Findings.lead(Dom.one(link.getAttribute('href')).closest('section'));
       });
     }
-    window.addEventListener('resize', () => later(drawAll));
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAll);
-    // Paper is white: figures are drawn in light colours for as long as the print takes.
-    window.addEventListener('beforeprint', () => {
-      document.documentElement.dataset.theme = 'light';
-      drawAll();
-    });
-    window.addEventListener('afterprint', () => {
-      delete document.documentElement.dataset.theme;
-      drawAll();
-    });
+    window.addEventListener('resize', () => later(drawing.redraw));
+    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawing.redraw);
+    // Paper is white and narrow: figures are drawn for it for as long as the print takes.
+    const paper = (isOn) => () => {
+      document.documentElement.toggleAttribute('data-paper', isOn);
+      drawing.redrawNow();
+    };
+    window.addEventListener('beforeprint', paper(true));
+    window.addEventListener('afterprint', paper(false));
   }
 
   return { start };

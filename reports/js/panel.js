@@ -3,6 +3,7 @@
 const Panel = (() => {
   const CONFIG = { displayModeBar: false, showTips: false };
   const WITHOUT_PLOTLY = 'plotly.js could not be loaded; the table of keys below works without it.';
+  const MARGIN = 200; // pixels beyond the window's edge that count as in sight
 
   /**
    * Connect a section with the function that draws its figure. `view()` is what the page shows;
@@ -11,13 +12,17 @@ const Panel = (() => {
   function create(section, draw, { view, pick }) {
     const place = Dom.one('.figure', section);
     const controls = Dom.all('[name]', section);
+    const drawn = (theme, width) => draw(view(), Controls.values(controls), { theme, width });
     let figure = null;
     let isDrawn = false;
+    let isStale = false;
 
     async function redraw() {
+      if (!window.Plotly) await Library.load();
+      isStale = false;
       const theme = Theme.current();
       const width = place.clientWidth;
-      figure = draw(view(), options(controls), { theme, width });
+      figure = drawn(theme, width);
       describe(section, controls, figure, view(), pick);
       if (figure.empty || !window.Plotly) {
         if (isDrawn) Plotly.purge(place);
@@ -27,6 +32,9 @@ const Panel = (() => {
       }
       if (!isDrawn) place.replaceChildren();
       const layout = { template: theme.template, width, ...figure.layout };
+      place.toggleAttribute('data-wide', layout.width > width); // it scrolls in its own box
+      if (layout.width > width) place.tabIndex = 0;
+      else place.removeAttribute('tabindex');
       const drawing = Plotly.react(place, figure.data, layout, CONFIG);
       // Before the wait: the next drawing may begin while this one ends.
       if (!isDrawn) {
@@ -45,25 +53,38 @@ const Panel = (() => {
       if (choice) pick(choice);
     }
 
+    /** Draw again in a moment, once for any number of switches; the first drawing is the page's. */
+    function redrawSoon() {
+      if (figure === null || isStale) return;
+      isStale = true;
+      setTimeout(() => isStale && redraw());
+    }
+
+    Labels.listen(place, () => figure, pick);
     for (const control of controls) {
       control.addEventListener(control.matches('button') ? 'click' : 'change', () => {
-        if (control.matches('button')) control.setAttribute('aria-pressed', !isPressed(control));
+        if (control.matches('button')) control.setAttribute('aria-pressed', !Controls.isPressed(control));
         redraw();
+        State.changed();
       });
+      Controls.register(section.dataset.section, control, redrawSoon);
     }
-    Export.buttons(section, (theme, width) => draw(view(), options(controls), { theme, width }));
-    return { redraw };
-  }
-
-  const isPressed = (button) => button.getAttribute('aria-pressed') === 'true';
-
-  /** The values of a section's controls by their names. */
-  function options(controls) {
-    const value = (control) => {
-      if (control.type === 'checkbox') return control.checked;
-      return control.type === 'button' ? isPressed(control) : control.value;
+    Export.buttons(section, drawn);
+    return {
+      section,
+      redraw,
+      isInSight: () => {
+        const { top, bottom } = section.getBoundingClientRect();
+        return top < window.innerHeight + MARGIN && bottom > -MARGIN;
+      },
+      /** Put switches where a figure shows something; a value that they do not offer changes nothing. */
+      turn: (wanted) => {
+        for (const control of controls.filter(({ name }) => name in wanted)) {
+          if (Controls.offers(control, wanted[control.name])) Controls.put(control, wanted[control.name]);
+        }
+      },
+      offers: (name, value) => controls.some((control) => control.name === name && Controls.offers(control, value)),
     };
-    return Object.fromEntries(controls.map((control) => [control.name, value(control)]));
   }
 
   /** What stands around the figure: the statistic's meaning, notes, the text for screen readers. */
@@ -80,10 +101,11 @@ const Panel = (() => {
     if (find('logarithmic')) find('logarithmic').disabled = !figure.canLog;
     if (find('whole')) {
       find('whole').hidden = !figure.more;
-      find('whole').textContent = isPressed(find('whole')) ? 'Show fewer' : `Show all ${figure.more}`;
+      find('whole').textContent = Controls.isPressed(find('whole')) ? 'Show fewer' : `Show all ${figure.more}`;
     }
     fill(section.querySelector('.groups'), figure.groups, (group) => item(group, pick));
     fill(section.querySelector('.legend'), figure.legend, swatch);
+    Crosstab.show(section, figure.table, pick);
   }
 
   /** Put things into a list of the page, where the section has one. */

@@ -37,7 +37,7 @@ def test_hostile_names_stay_text(open_page: OpenPage, synthetic: Any) -> None:
     assert HOSTILE in page.rows()[0][0]
     assert f"a/{HOSTILE}" == page.run("return mergescope.scan.keys[0].component")
     assert 0 == page.run("return document.querySelectorAll('img, b b, td b, li b, h2 b').length")
-    assert 4 == page.run("return document.scripts.length")
+    assert 3 == page.run("return document.scripts.length")
     assert [] == page.complaints()
 
 

@@ -1,6 +1,7 @@
 // Numbers as people read them. Owns digits and units; undefined is an em dash, never 0.
 const Format = (() => {
   const UNDEFINED = '—';
+  const COMPACT = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 }); // costs much to make
   const isDefined = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 
   /** Three digits: 0.301, 12.3, 1,234, 1.2e-7. */
@@ -17,8 +18,7 @@ const Format = (() => {
   function count(value) {
     if (!isDefined(value)) return UNDEFINED;
     if (value < 1e5) return Math.round(value).toLocaleString('en');
-    const compact = value.toLocaleString('en', { notation: 'compact', maximumSignificantDigits: 3 });
-    return compact.replace(/\D$/, ' $&');
+    return COMPACT.format(value).replace(/\D$/, ' $&');
   }
 
   /** A share of a whole; what is nearly nothing or nearly all does not read as 0 or 100 %. */

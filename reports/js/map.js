@@ -1,170 +1,210 @@
-// The map: block × component as a heat map, blocks in network order.
+// The map: block × component as a heat map, blocks in network order. Over the blocks of a U-Net runs a
+// U, whose dots are the blocks as wholes and whose rungs are the connections from its one leg to the other.
 const HeatMap = (() => {
-  const ROWS = 48; // components; what moved least stays out of a larger map, and the note says so
+  const ROWS = 30; // components at first, as many as the ranking shows; a button asks for the rest
+  const MOST = 120; // components at all
   const NARROW = 560; // pixels: below, blocks run downwards
-  const CELL = 25; // pixels high
+  const CELL = 22; // pixels high
+  const SMALLEST = { wide: 4.5, low: 8, readable: 14 }; // pixels of a cell: across, downwards, and of one with a label
   const WIDEST = 96; // pixels across, in a map of few columns
-  const BELOW = 52; // pixels for the colour bar
-  const CENTRES = { norm_ratio: 1, mean_a: 0, mean_b: 0, task_cosine: 0, dominance: 0.5 }; // values that mean "no difference"
+  // Values that mean "no difference".
+  const CENTRES = { norm_ratio: 1, mean_a: 0, mean_b: 0, task_cosine: 0, dominance: 0.5 };
+  // Statistics of a block that are no mean of those of its components: a colour of theirs would be off the scale.
+  const GROWING = new Set([
+    'numel', 'norm_a', 'norm_b', 'norm_delta', 'max_abs_delta', 'nonfinite_a', 'nonfinite_b', 'rounding_floor',
+    'energy_share', 'norm_task_a', 'norm_task_b',
+  ]);
 
-  /** The figure of `view`; options: statistic, logarithmic. */
-  function draw(view, { statistic, logarithmic }, { theme, width }) {
+  /** The figure of `view`; options: statistic, logarithmic, sized, whole. */
+  function draw(view, { statistic, logarithmic, sized, whole }, { theme, width }) {
     const entry = view.data.statistics.get(statistic);
-    const grid = layOut(view, statistic);
-    const cells = grid.cells.flat().filter(Boolean);
-    if (!cells.length) return { empty: 'Nothing to draw: none of these keys counts in a total.' };
-    const canLog = cells.every(({ value }) => value === null || value >= 0);
-    const colour = colours(cells, entry, theme, logarithmic && canLog);
     const isTurned = width < NARROW;
-    const [across, down] = isTurned ? [grid.rows, grid.columns] : [grid.columns, grid.rows];
-    const at = (x, y) => (isTurned ? grid.cells[x][y] : grid.cells[y][x]);
-    const matrix = (value) => down.map((_, y) => across.map((__, x) => (at(x, y) ? value(at(x, y)) : null)));
-    const base = { type: 'heatmap', xgap: 2, ygap: 2, hoverongaps: false };
-    const faded = `${theme.card}bf`;
+    const grid = MapGrid.layOut(view, room(width, isTurned, whole));
+    const valued = (its) => its && { ...its, value: Statistics.evaluate(statistic, its.record, view.data) };
+    const matrix = grid.cells.map((line) => line.map(valued));
+    const cells = matrix.flat().filter(Boolean);
+    if (!cells.length) return { empty: 'Nothing to draw: none of these keys counts in a total.' };
+    const canLog = cells.every((its) => its.value === null || its.value >= 0);
+    const isLogarithmic = logarithmic && canLog;
+    const colour = MapColours.of(cells, entry, { theme, isLogarithmic, centre: CENTRES[statistic] });
+    const frame = MapFrame.of(grid, { theme, width, isTurned, sizes: { CELL, WIDEST, SMALLEST } });
+    const at = (x, y) => (isTurned ? matrix[x][y] : matrix[y][x]);
+    const drawn = { at, frame, colour, entry, theme, statistic, data: view.data };
     return {
       data: [
-        {
-          ...base, ...colour.trace, z: matrix(({ value }) => colour.z(value)),
-          hovertext: matrix(({ record, title }) => Format.hover(title, record, view.data, statistic)),
-          hovertemplate: '%{hovertext}<extra></extra>',
-        },
-        marks(across, down, (x, y) => colour.mark(at(x, y)), theme),
-        {
-          // Fades what is not selected; the colours below stay comparable.
-          ...base, z: matrix((its) => (its.isSelected ? null : 1)), hoverinfo: 'skip', showscale: false,
-          colorscale: [[0, faded], [1, faded]],
-        },
+        heat(drawn, sized), words(drawn, sized), shade(drawn, sized), ...(sized ? [squares(drawn)] : []),
+        ...(grid.hasU ? us(grid, drawn) : []),
       ],
-      layout: layout(across, down, { theme, width }),
-      label: `${entry.title} by ${grid.axis} and component, ${Format.plural(cells.length, 'cell')}`,
-      note: notes(grid, cells, colour),
+      layout: { ...frame.layout, coloraxis: colour.axis },
+      label: `${entry.title} by ${grid.axes.at(-1)} and component, ${Format.plural(cells.length, 'cell')}`,
+      note: notes(grid, cells, colour, sized),
+      more: grid.total > room(width, isTurned, false).rows ? Math.min(grid.total, MOST) : 0,
       canLog,
-      pick: ({ x, y }) => at(x, y) && { axes: [grid.axis, 'component'], terms: at(x, y).terms() },
+      pick: (point) => chosen(grid, point, at),
+      labels: frame.labels,
+      table: table(grid, entry, matrix, view.text !== ''),
     };
   }
 
-  /** Columns and rows of all that counts, so that cells keep their places when a selection changes. */
-  function layOut(view, statistic) {
-    const everything = view.around(Selectors.AXES);
-    const { axis, columns } = columnsOf(view, everything);
-    const moved = View.groups(view, 'group', everything)
-      .sort((one, other) => other.record.sum_dd - one.record.sum_dd || (one.name < other.name ? -1 : 1));
-    const titles = View.shortNames(moved.map(({ name }) => name));
-    const rows = moved.slice(0, ROWS).map(({ name }) => ({ name, title: titles.get(name) }));
-    const [x, y] = [columns, rows].map((list) => new Map(list.map(({ name }, place) => [name, place])));
-    const members = rows.map(() => columns.map(() => []));
-    for (const row of view.around([axis, 'component'])) {
-      members[y.get(view.data.label('group', row))]?.[x.get(view.data.label(axis, row))].push(row);
-    }
-    const cells = members.map((line, down) => line.map((its, across) => (
-      its.length ? cell(view, its, statistic, { axis, column: columns[across], row: rows[down] }) : null
-    )));
-    return { axis, columns, rows, cells, omitted: moved.length - rows.length };
+  /** How many columns and rows fit. */
+  function room(width, isTurned, whole) {
+    return isTurned
+      ? { columns: 128, rows: whole ? MOST : Math.max(6, Math.floor((width - 155) / SMALLEST.readable)) }
+      : { columns: Math.floor((width - 130) / SMALLEST.wide), rows: whole ? MOST : ROWS };
   }
 
-  /** Blocks; in a model without them, which has no depth to show, parts or at last kinds. */
-  function columnsOf(view, rows) {
-    const present = (axis) => View.groups(view, axis, rows).map(({ name }) => name);
-    const isPresent = new Set(present('block'));
-    const choices = { block: view.data.blocks.filter((name) => isPresent.has(name)), part: present('part') };
-    const axis = Object.keys(choices).find((name) => choices[name].length > 1) ?? 'kind';
-    return { axis, columns: (choices[axis] ?? present('kind')).map((name) => ({ name, title: name })) };
-  }
+  // Traces
 
-  function cell(view, rows, statistic, { axis, column, row }) {
-    const record = view.data.record(rows);
+  /** A number for every cell, and null where there is none. */
+  const numbers = ({ at, frame }, value) => (
+    frame.down.map((_, y) => frame.across.map((__, x) => (at(x, y) ? value(at(x, y)) : null)))
+  );
+
+  const base = ({ frame: { edges, gap } }) => (
+    { type: 'heatmap', x: edges.across, y: edges.down, xgap: gap, ygap: gap, hoverongaps: false }
+  );
+
+  /** The cells in their colours; where squares show the sizes, only what answers to the pointer. */
+  function heat(drawn, sized) {
     return {
-      record,
-      value: Statistics.evaluate(statistic, record, view.data),
-      isSelected: rows.some(view.isSelected),
-      title: `${column.title} · ${row.name}`,
-      terms: () => [Selectors.term(axis, column.name), ...Selectors.ofGroup(view.data, 'group', row.name)],
+      ...base(drawn), coloraxis: 'coloraxis', opacity: sized ? 0 : 1,
+      z: numbers(drawn, ({ value }) => drawn.colour.z(value)),
+      hovertext: hovers(drawn),
+      hovertemplate: '%{hovertext}<extra></extra>',
     };
   }
 
-  /** How values become colours: `z` of a value, the trace's scale, and text for cells without a colour. */
-  function colours(cells, entry, theme, isLogarithmic) {
-    const hasColour = (value) => value !== null && (!isLogarithmic || value > 0);
-    const z = (value) => (hasColour(value) ? (isLogarithmic ? Math.log10(value) : value) : null);
-    const values = cells.map(({ value }) => z(value)).filter((value) => value !== null);
-    const { low, high, isDiverging } = limits(values, entry, isLogarithmic);
-    const hasZeros = isLogarithmic || values.some(Boolean);
-    const mark = ({ value }) => (value === null ? Format.UNDEFINED : value === 0 && hasZeros ? '0' : '');
-    const scale = isDiverging ? 'diverging' : entry.ascending ? 'reversed' : 'sequential';
+  /** The texts of the cells, each made when somebody asks for it: of thousands, few are ever pointed at. */
+  function hovers({ at, frame, data, statistic }) {
+    const text = (its) => its && Format.hover(its.title, its.record, data, statistic);
+    return frame.down.map((_, y) => new Proxy(frame.across.map(() => null), {
+      get: (line, x) => (/^\d+$/.test(String(x)) ? text(at(x, y)) : Reflect.get(line, x)),
+    }));
+  }
+
+  /** Fades what is not selected, so that colours stay comparable; under squares, the cells that there are. */
+  function shade(drawn, sized) {
+    const colour = sized ? `${drawn.theme.faint}38` : `${drawn.theme.card}bf`;
     return {
-      z,
-      mark: (its) => (its ? mark(its) : ''),
-      undefined: cells.filter(({ value }) => value === null).length,
-      trace: {
-        zmin: low, zmax: high, colorscale: theme[scale],
-        colorbar: {
-          orientation: 'h', len: 200, lenmode: 'pixels', thickness: 8, outlinewidth: 0, ticks: '',
-          x: 0, xanchor: 'left', xpad: 0, y: 0, yanchor: 'top', ypad: 12,
-          tickfont: { size: 12, color: theme.muted }, ...barTicks(low, high, entry, isLogarithmic),
+      ...base(drawn), z: numbers(drawn, ({ isSelected }) => (sized || !isSelected ? 1 : null)),
+      hoverinfo: 'skip', showscale: false, colorscale: [[0, colour], [1, colour]],
+    };
+  }
+
+  /** Every cell as a square of an area that grows with its elements. */
+  function squares(drawn) {
+    const cells = places(drawn).filter(({ its }) => drawn.colour.z(its.value) !== null);
+    const most = Math.max(...places(drawn).map(({ its }) => its.record.numel));
+    const side = drawn.frame.side;
+    return {
+      type: 'scatter', mode: 'markers', hoverinfo: 'skip', cliponaxis: false,
+      x: cells.map(({ x }) => x), y: cells.map(({ y }) => y),
+      marker: {
+        symbol: 'square', coloraxis: 'coloraxis', line: { width: 0 },
+        color: cells.map(({ its }) => drawn.colour.z(its.value)),
+        size: cells.map(({ its }) => Math.max(2, side * Math.sqrt(its.record.numel / most))),
+        opacity: cells.map(({ its }) => (its.isSelected ? 1 : 0.25)),
+      },
+    };
+  }
+
+  /** The values, in cells that have room for them; else what no colour tells: "—" undefined, "0" exactly nothing. */
+  function words(drawn, sized) {
+    const { frame, colour, entry, theme } = drawn;
+    const all = places(drawn);
+    const isLarge = !sized && frame.step.across > 30 && frame.step.down > 16;
+    const texts = isLarge ? all.map(({ its }) => Format.statistic(its.value, entry)) : [];
+    const hasRoom = isLarge && theme.widest(texts, 11) < frame.step.across - 10;
+    const mark = (its) => (sized && colour.z(its.value) !== null ? '' : colour.mark(its));
+    const shown = all
+      .map((place, index) => ({ ...place, text: hasRoom ? texts[index] : mark(place.its) }))
+      .filter(({ text }) => text);
+    const ink = ({ its }) => (colour.z(its.value) === null || !its.isSelected ? theme.muted : colour.ink(its.value));
+    return {
+      type: 'scatter', mode: 'text', hoverinfo: 'skip', textfont: { color: shown.map(ink), size: 11 },
+      x: shown.map(({ x }) => x), y: shown.map(({ y }) => y), text: shown.map(({ text }) => text),
+    };
+  }
+
+  /** The cells one by one, each at its centre. */
+  function places({ at, frame }) {
+    return frame.down.flatMap((_, y) => frame.across.map((__, x) => (
+      { its: at(x, y), x: frame.centres.across[x], y: frame.centres.down[y] }
+    ))).filter(({ its }) => its);
+  }
+
+  // The U
+
+  /** Its rungs, its line and its dots, in a strip beside the names of the blocks. */
+  function us(grid, { frame, colour, theme, data, statistic }) {
+    const dots = grid.columns.flatMap((column, place) => (
+      column?.depth === undefined ? [] : [{ ...column, place, z: dotValue(column, data, statistic, colour) }]
+    ));
+    const byName = new Map(dots.map((dot) => [dot.title, dot]));
+    const rungs = dots.filter(({ isDown, mate }) => isDown && byName.has(mate));
+    const line = { type: 'scatter', mode: 'lines', hoverinfo: 'skip' };
+    const ends = rungs.flatMap((dot) => [dot, byName.get(dot.mate), null]);
+    const isColoured = dots.some(({ z }) => z !== null);
+    return [
+      { ...line, ...frame.onStrip(ends), line: { color: theme.line, width: 1 } },
+      { ...line, ...frame.onStrip(dots), line: { color: theme.faint, width: 2, shape: 'spline', smoothing: 0.6 } },
+      {
+        type: 'scatter', mode: 'markers', ...frame.onStrip(dots), customdata: dots.map(({ place }) => place),
+        marker: {
+          size: frame.dot, line: { width: 1, color: theme.muted },
+          opacity: dots.map(({ isSelected }) => (isSelected ? 1 : 0.3)),
+          ...(isColoured ? { color: dots.map(({ z }) => z), coloraxis: 'coloraxis' } : { color: theme.muted }),
         },
+        hovertext: dots.map((dot) => dotHover(dot, data, statistic)), hovertemplate: '%{hovertext}<extra></extra>',
       },
-    };
+    ];
   }
 
-  /** The ends of the scale: around "no difference" where a statistic has that, from 0 where it starts there. */
-  function limits(values, { name, range }, isLogarithmic) {
-    const [least, most] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 0];
-    const centre = isLogarithmic ? undefined : CENTRES[name];
-    const reach = Math.max(Math.abs(most - centre), Math.abs(least - centre));
-    if (reach > 0) return { low: centre - reach, high: centre + reach, isDiverging: true };
-    const low = isLogarithmic || !range.startsWith('0') ? least : 0;
-    return { low, high: most > low ? most : low + 1, isDiverging: false };
+  /** The block as a whole, on the scale of the cells. */
+  function dotValue({ record }, data, statistic, colour) {
+    return GROWING.has(statistic) ? null : colour.z(Statistics.evaluate(statistic, record, data));
   }
 
-  function barTicks(low, high, entry, isLogarithmic) {
-    if (isLogarithmic) {
-      const { tickvals, ticktext } = Format.logTicks(10 ** low, 10 ** high, 4);
-      return { tickvals: tickvals.map(Math.log10), ticktext };
-    }
-    const tickvals = [low, (low + high) / 2, high];
-    return { tickvals, ticktext: tickvals.map((tick) => Format.statistic(tick, entry)) };
+  function dotHover({ name, mate, isDown, record }, data, statistic) {
+    const [title, ...lines] = Format.hover(name, record, data, statistic).split('<br>');
+    const joined = isDown ? `its skip connection leads to ${mate}` : `takes the skip connection of ${mate}`;
+    return [title, ...(mate === undefined ? [] : [Format.label(joined)]), ...lines].join('<br>');
   }
 
-  /** The cells whose colour does not tell it: "—" is undefined, "0" is exactly nothing. */
-  function marks(across, down, text, theme) {
-    const places = down.flatMap((_, y) => across.map((__, x) => [x, y, text(x, y)])).filter(([, , its]) => its);
+  // Choices and words
+
+  /** What a click means: a cell is block × component, a dot of the U a block. */
+  function chosen(grid, { customdata, pointNumber }, at) {
+    if (customdata !== undefined) return { axes: grid.axes, terms: grid.columns[customdata].terms() };
+    const its = Array.isArray(pointNumber) && at(pointNumber[1], pointNumber[0]);
+    return its ? { axes: [...grid.axes, 'component'], terms: [...its.column.terms(), ...its.row.terms()] } : null;
+  }
+
+  /** The map as rows of text, for those who see no colours; its headings choose as those of the figure do. */
+  function table(grid, entry, matrix, hasSelection) {
+    const heading = (axes) => ({ name, isSelected, terms }) => (
+      { name, isSelected: hasSelection && isSelected, choose: () => ({ axes, terms: terms() }) }
+    );
+    const lines = matrix.filter((_, y) => grid.rows[y]).map((line) => line.filter((_, x) => grid.columns[x]));
     return {
-      type: 'scatter', mode: 'text', hoverinfo: 'skip', textfont: { color: theme.muted, size: 11 },
-      x: places.map(([x]) => x), y: places.map(([, y]) => y), text: places.map(([, , its]) => its),
+      caption: `${entry.title} of every ${grid.axes.at(-1)} and component`,
+      columns: grid.columns.filter(Boolean).map(heading(grid.axes)),
+      rows: grid.rows.filter(Boolean).map(heading(['component'])),
+      text: (down, across) => (lines[down][across] ? Format.statistic(lines[down][across].value, entry) : ''),
     };
   }
 
-  /** Places as axes: labels upright where the columns are narrow, and only as many as fit. */
-  function layout(across, down, { theme, width }) {
-    const titles = (list, length) => list.map(({ title }) => Format.shorten(title, length));
-    const [above, beside] = [titles(across, 18), titles(down, 20)];
-    const left = theme.widest(beside) + 12;
-    const step = Math.min(WIDEST, (width - left) / across.length);
-    const isUpright = theme.widest(above) > step - 6;
-    const top = (isUpright ? theme.widest(above) : 12) + 14;
-    const height = Math.max(Theme.HOVER, down.length * CELL + top + BELOW);
-    const axis = (labels, every) => {
-      const tickvals = labels.map((_, place) => place).filter((place) => place % every === 0);
-      const ticktext = tickvals.map((place) => Format.label(labels[place]));
-      return { tickvals, ticktext, showgrid: false, ticks: '', fixedrange: true };
-    };
-    return {
-      height,
-      margin: { l: left, r: width - left - step * across.length, t: top, b: height - down.length * CELL - top },
-      xaxis: {
-        ...axis(above, isUpright ? Math.ceil(14 / step) : 1),
-        side: 'top', tickangle: isUpright ? -90 : 0, range: [-0.5, across.length - 0.5],
-      },
-      yaxis: { ...axis(beside, 1), range: [down.length - 0.5, -0.5], ticklabelstandoff: 6 },
-    };
+  function notes({ rows, columns, folded, omitted, hasU }, cells, colour, sized) {
+    const isFull = cells.length === rows.filter(Boolean).length * columns.filter(Boolean).length;
+    return [
+      sized && 'Larger squares hold more elements.',
+      hasU && 'Dots of the U are blocks as wholes; its lines are skip connections.',
+      folded > 1 && `${folded} neighbouring blocks share a column.`,
+      !isFull && 'Empty places hold no keys.',
+      colour.undefined && `${Format.plural(colour.undefined, 'cell')} marked — undefined.`,
+      omitted && `${Format.plural(omitted, 'component')} that changed least ${omitted === 1 ? 'is' : 'are'} not drawn.`,
+    ].filter(Boolean).join(' ');
   }
 
-  function notes({ rows, columns, omitted }, cells, colour) {
-    const sentences = cells.length < rows.length * columns.length ? ['Empty places hold no keys.'] : [];
-    if (colour.undefined) sentences.push(`${Format.plural(colour.undefined, 'cell')} marked — undefined.`);
-    if (omitted) sentences.push(`${Format.plural(omitted, 'component')} that changed least are not drawn.`);
-    return sentences.join(' ');
-  }
-
-  return { draw };
+  return { draw, CENTRES };
 })();

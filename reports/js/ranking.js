@@ -4,6 +4,11 @@ const Ranking = (() => {
   const SHOWN = 30; // bars that fit a screen; a button asks for the rest
   const BAR = 24; // pixels per bar
   const BRACKET = 16; // pixels beside the numbers
+  // The colour of a group by the largest difference that its keys show, and that difference in words.
+  const SHADES = {
+    changed: ['accent', 'changed'], rounding: ['partly', 'rounding alone'], cast: ['slightly', 'equal after a cast'],
+    identical: ['line', 'identical'],
+  };
   const NOTHING = 'Nothing to rank: integers, tables and EMA copies count in no total unless they are named.';
 
   /** The figure of `view`; options: axis, statistic, logarithmic, whole. */
@@ -21,12 +26,15 @@ const Ranking = (() => {
     const canLog = ranked.every(({ value }) => value === null || value >= 0);
     const scale = xaxis(bars, entry, logarithmic && canLog);
     const choose = ({ name }) => ({ axes: [axisOfTerms(axis)], terms: Selectors.ofGroup(view.data, axis, name) });
+    const frame = layout(bars, entry, scale, runs, { theme, width });
     return {
       data: [
         {
           type: 'bar', orientation: 'h', width: 0.62, y: bars.map((_, place) => place),
           x: bars.map(({ value }) => (scale.type === 'log' && value <= 0 ? null : value)),
-          marker: { color: bars.map((bar) => (bar.isSelected ? theme.accent : theme.faint)), cornerradius: 2 },
+          marker: {
+            color: bars.map((bar) => theme[bar.isSelected ? shade(bar, view.data) : 'faint']), cornerradius: 2,
+          },
           error_x: errorBars(bars, scale, theme),
           hovertext: bars.map((bar) => hover(bar, view.data, entry)),
           hovertemplate: '%{hovertext}<extra></extra>',
@@ -34,12 +42,14 @@ const Ranking = (() => {
         // Holds the axis on the right, where the numbers stand in a column of their own.
         { type: 'scatter', x: [null], y: [null], yaxis: 'y2', hoverinfo: 'skip' },
       ],
-      layout: layout(bars, entry, scale, runs, { theme, width }),
+      layout: frame,
       label: `${entry.title} of ${Format.plural(ranked.length, 'group')}, first ${ranked[0].title}`,
       note: intervals.size ? notes(ranked, runs, isWhole, view.data) : '',
       groups: bars.map((bar) => ({ ...bar, value: inWords(bar, entry), choose: () => choose(bar) })),
       more: ranked.length > SHOWN ? ranked.length : 0,
       canLog,
+      legend: legend(bars, view.data, theme),
+      labels: (x, y) => labelAt(bars, frame, axis, x, y, choose),
       pick: ({ pointNumber }) => choose(bars[pointNumber]),
     };
   }
@@ -93,6 +103,24 @@ const Ranking = (() => {
     return `95 %: ${Format.statistic(low, entry)} – ${Format.statistic(high, entry)}, from ${Format.plural(keys, 'key')}`;
   }
 
+  /** The largest difference that the keys of a group show. */
+  const verdict = ({ rows }, data) => data.verdicts[rows.reduce((most, row) => Math.max(most, data.verdict(row)), 0)];
+  const shade = (bar, data) => SHADES[verdict(bar, data)][0];
+
+  /** What the colours of bars mean, where there are several. */
+  function legend(bars, data, theme) {
+    const found = new Set(bars.filter(({ value }) => value).map((bar) => verdict(bar, data)));
+    const shown = [...data.verdicts].reverse().filter((name) => found.has(name));
+    return shown.length > 1 ? shown.map((name) => ({ title: SHADES[name][1], colour: theme[SHADES[name][0]] })) : [];
+  }
+
+  /** The group whose name or number lies at a place of the figure, in pixels from its corner. */
+  function labelAt(bars, { width, margin }, axis, x, y, choose) {
+    const bar = bars[Math.floor((y - margin.t) / BAR)];
+    if (!bar || y < margin.t || (x >= margin.l && x < width - margin.r)) return null;
+    return { title: bar.name, axes: [axisOfTerms(axis)], terms: () => choose(bar).terms };
+  }
+
   /** How many keys have which verdict, the largest difference first: "12 changed, 3 identical". */
   function verdicts(rows, data) {
     const often = data.verdicts.map(() => 0);
@@ -141,7 +169,7 @@ const Ranking = (() => {
     const height = Math.max(Theme.HOVER, bars.length * BAR + 36);
     const right = theme.widest(numbers) + 12;
     return {
-      height,
+      height, width, // of the figure, by which `labelAt` finds its margins
       shapes: runs.map((run) => bracket(run, right, theme)),
       margin: { l: theme.widest(names) + 12, r: right + (runs.length ? BRACKET : 0), t: 4, b: height - bars.length * BAR - 4 },
       xaxis: scale,

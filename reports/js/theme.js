@@ -15,7 +15,7 @@ const Theme = (() => {
   // At least 15 apart in CIELAB, also as protanopes and deuteranopes see them (Machado et al., 2009).
   const CATEGORIES = ['#1b7fb5', '#f0a830', '#9c3f87', '#56c4a0', '#c8502a', '#4c4fa8', '#a9c2f5'];
   const HOVER = 170; // pixels that a figure must be high: Plotly drops a hover label that does not fit
-  const NAMES = ['ink', 'muted', 'line', 'card', 'accent', 'faint'];
+  const NAMES = ['ink', 'muted', 'line', 'card', 'accent', 'faint', 'partly', 'slightly'];
 
   /** The colours in force now, and a template that draws every figure with them. */
   function current() {

@@ -115,38 +115,6 @@ def test_the_page_and_python_agree_at_the_ends_of_fp64(open_page: OpenPage, synt
     assert [] == page.complaints()
 
 
-@pytest.mark.parametrize("statistic", ["relative_change", "cosine", "energy_share"])
-def test_the_map_shows_the_statistic_of_block_and_component(
-    page: Any, synthetic: Any, statistic: str
-) -> None:
-    """A cell is the statistic of its summed record; columns stand in network order; no keys, no colour."""
-    page.switch("map", "statistic", statistic)
-    values = group_values(
-        synthetic.scan, lambda key: (key.labels.group.split("/")[-1], key.labels.block), statistic
-    )
-    figure = page.figure("map")
-    columns, rows = (figure["layout"][axis]["ticktext"] for axis in ("xaxis", "yaxis"))
-    drawn = {
-        (row, column): z
-        for row, line in zip(rows, figure["data"][0]["z"], strict=True)
-        for column, z in zip(columns, line, strict=True)
-        if z is not None
-    }
-    assert ["BASE", "IN01", "IN02", "IN04", "M00", "OUT03", "OUT05", "OUT08", "OUT11", "VAE"] == columns
-    assert {place: value for place, value in values.items() if value is not None} == pytest.approx(
-        drawn, rel=1e-9
-    )
-
-
-def test_a_logarithmic_map_sets_exact_zeros_apart(page: Any, synthetic: Any) -> None:
-    """What did not change has no logarithm: its cell has no colour and says 0."""
-    page.switch("map", "logarithmic", True)
-    figure = page.figure("map")
-    still = {key.labels.group for key in synthetic.scan.keys if key.labels.part == "vae"}
-    assert ["0"] * len(still) == figure["data"][1]["text"]
-    assert min(z for line in figure["data"][0]["z"] for z in line if z is not None) < -1
-
-
 def test_the_scatter_has_a_point_for_every_key_that_moved(page: Any, synthetic: Any) -> None:
     """Points stand at relative change and cosine distance; the note counts the keys that have none."""
     counted = [key.sums for key in synthetic.scan.keys if key.labels.counted]

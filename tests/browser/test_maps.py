@@ -1,0 +1,541 @@
+"""The map and the ranking in a real browser: what stands where, its numbers, and what a click selects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyzer.evaluation import evaluate
+from analyzer.measures import Sums, add_sums
+from analyzer.records import KeyScan, Labels, Scan
+from analyzer.selectors import select
+
+pytestmark = pytest.mark.browser
+
+OpenPage = Callable[..., Any]
+Cell = tuple[str, str, str]  # part, block, component
+
+DOWN, UP = tuple(f"IN{i:02}" for i in range(9)), tuple(f"OUT{i:02}" for i in range(9))
+SDXL_BLOCKS = (*DOWN, "M00", *UP)
+
+
+@pytest.fixture(scope="module")
+def sdxl(synthetic: Any) -> Scan:
+    """A scan of SDXL's parts: two text encoders, a U-Net of 19 blocks, a VAE, an EMA copy."""
+    return scan_of(synthetic.scan, SDXL_BLOCKS, sdxl_cells())
+
+
+@pytest.fixture(scope="module")
+def xl_page(open_page: OpenPage, sdxl: Scan) -> Callable[[], Any]:
+    """The page of that scan, opened when a test first asks and put back for each."""
+    opened: list[Any] = []
+
+    def page() -> Any:
+        if not opened or not opened[0].run("return Boolean(window.mergescope?.isMapsOwn)"):
+            opened[:] = [open_page(sdxl)]
+            opened[0].run("window.mergescope.isMapsOwn = true")
+        opened[0].restore()
+        return opened[0]
+
+    return page
+
+
+# What stands where
+
+
+def test_columns_are_blocks_in_network_order_part_by_part(xl_page: Any) -> None:
+    """Encoders, then the U-Net down and up again, then the VAE; a part without blocks has its own name."""
+    columns, _ = names(xl_page())
+    assert ["text_encoder", "text_encoder_2", *SDXL_BLOCKS, "vae"] == columns
+
+
+def test_components_stand_with_their_part(xl_page: Any, sdxl: Scan) -> None:
+    """Rows of a part are together, the one that moved most first; a gap parts them from the next."""
+    page = xl_page()
+    _, rows = names(page)
+    energies: dict[str, dict[str, float]] = {}
+    for key in counted(sdxl):
+        parts = energies.setdefault(key.labels.group.split("/")[-1], {})
+        parts[key.labels.part] = parts.get(key.labels.part, 0.0) + key.sums.sum_dd
+    home = {group: max(parts, key=lambda part: parts[part]) for group, parts in energies.items()}
+    strongest = sorted(energies, key=lambda group: -sum(energies[group].values()))
+    order = list(dict.fromkeys(home[group] for group in strongest))
+    assert [group for part in order for group in strongest if home[group] == part][:-3] == rows[:-3]
+    assert {"decoder", "encoder", "quant_conv"} == set(rows[-3:])  # nothing moved there
+    gaps = sum(abs(step - 1) > 1e-6 for step in np.diff(traces(page)[0]["y"]))
+    assert len(order) - 1 == gaps
+
+
+def test_a_u_runs_over_the_blocks_of_a_u_net(xl_page: Any) -> None:
+    """Both of its legs lead down to M00; blocks that a skip connection joins lie at one depth."""
+    *_, rungs, _, dots = traces(xl_page())
+    depth = dict(zip(SDXL_BLOCKS, dots["y"], strict=True))
+    assert sorted(depth[name] for name in DOWN) == [depth[name] for name in DOWN]
+    assert [depth[name] for name in DOWN] == pytest.approx([depth[name] for name in reversed(UP)])
+    assert max(depth.values()) == depth["M00"] == 1
+    assert [depth[name] for name in DOWN] == pytest.approx(rungs["y"][::3])
+    assert [depth[name] for name in DOWN] == pytest.approx(rungs["y"][1::3])
+    text = dots["hovertext"][SDXL_BLOCKS.index("IN04")]
+    assert text.startswith("unet · IN04<br>its skip connection leads to OUT04<br>")
+
+
+def test_a_dot_of_the_u_is_its_block_as_a_whole(xl_page: Any, sdxl: Scan) -> None:
+    """All of its components together, on the scale of the cells; no colour where that would lie beyond."""
+    page = xl_page()
+    expected = [
+        value_of((key for key in counted(sdxl) if key.labels.block == block), sdxl, "relative_change")
+        for block in SDXL_BLOCKS
+    ]
+    assert expected == pytest.approx(traces(page)[-1]["marker"]["color"], rel=1e-9)
+    page.switch("map", "statistic", "energy_share")
+    assert isinstance(traces(page)[-1]["marker"]["color"], str)
+
+
+# Its numbers
+
+
+@pytest.mark.parametrize("statistic", ["relative_change", "cosine", "energy_share", "norm_ratio", "numel"])
+def test_a_cell_is_the_statistic_of_its_summed_record(xl_page: Any, sdxl: Scan, statistic: str) -> None:
+    """Of every part, block and component; where no key is, no colour."""
+    page = xl_page()
+    page.switch("map", "statistic", statistic)
+    assert_same(expected_cells(sdxl, statistic), drawn(page))
+
+
+@pytest.mark.parametrize("statistic", ["relative_change", "cosine", "task_cosine", "stable_rank"])
+def test_a_cell_is_its_summed_record_in_a_measured_scan(page: Any, synthetic: Any, statistic: str) -> None:
+    """The same of arrays that were really measured, with a base and spectra."""
+    page.switch("map", "statistic", statistic)
+    assert_same(expected_cells(synthetic.scan, statistic), drawn(page))
+
+
+def test_undefined_cells_and_exact_zeros_are_marked(page: Any, synthetic: Any) -> None:
+    """A base without a VAE: its cells say — ; on a logarithmic scale, what did not change says 0."""
+    page.switch("map", "statistic", "task_cosine")
+    vae = {key.labels.group for key in counted(synthetic.scan) if key.labels.part == "vae"}
+    assert len(vae) == traces(page)[1]["text"].count("—")
+    assert f"{len(vae)} cells marked — undefined." in page.text("[data-section=map] .note")
+    page.switch("map", "statistic", "relative_change")
+    page.switch("map", "logarithmic", True)
+    assert len(vae) == traces(page)[1]["text"].count("0")
+    values = expected_cells(synthetic.scan, "relative_change")
+    logarithms = {place: np.log10(value) if value else None for place, value in values.items()}
+    assert_same(logarithms, drawn(page))
+
+
+def test_cells_take_the_area_of_their_elements(xl_page: Any, sdxl: Scan) -> None:
+    """On request; the largest fills its place, and the colours stay those of the statistic."""
+    page = xl_page()
+    page.switch("map", "sized", True)
+    squares = page.figure("map")["data"][3]
+    elements = {title: count or 0 for title, count in expected_cells(sdxl, "numel").items()}
+    titles = titles_at(page, squares)
+    colours = dict(zip(titles, squares["marker"]["color"], strict=True))
+    assert_same(expected_cells(sdxl, "relative_change"), colours)
+    sizes = dict(zip(titles, squares["marker"]["size"], strict=True))
+    largest = max(sizes.values())
+    assert largest > 15
+    shares = {title: count / max(elements.values()) for title, count in elements.items()}
+    expected = {title: max(2, largest * share**0.5) for title, share in shares.items()}
+    assert expected == pytest.approx(sizes)
+    assert 0 == page.figure("map")["data"][0]["opacity"]
+
+
+def test_the_table_says_what_the_map_shows(xl_page: Any, sdxl: Scan) -> None:
+    """Whoever sees no colours reads the values, and chooses by the headings."""
+    page = xl_page()
+    assert 0 == page.run("return document.querySelectorAll('.crosstab td').length")
+    page.run("document.querySelector('.crosstab').open = true")
+    page.wait("return document.querySelector('.crosstab tbody')")
+    line = "return [...document.querySelector('.crosstab tbody tr').cells].map((cell) => cell.textContent)"
+    name, *texts = page.run(line)
+    value = expected_cells(sdxl, "relative_change")[f"unet · IN04 · {name}"]
+    assert value == pytest.approx(float(texts[2 + SDXL_BLOCKS.index("IN04")]), rel=5e-3)
+    assert "" == texts[0]
+    page.run("document.querySelector('.crosstab tbody button').click()")
+    page.wait(SELECTED, f"component:{name}")
+    pressed = "return document.querySelector('.crosstab tbody button').getAttribute('aria-pressed')"
+    assert "true" == page.run(pressed)
+    page.run("document.querySelector('.crosstab').open = false")
+
+
+# Clicks
+
+
+def test_a_selection_fades_the_other_cells(xl_page: Any) -> None:
+    """Colours stay comparable; what is not selected lies under a veil, in the U as well."""
+    page = xl_page()
+    before = drawn(page)
+    page.select("attn2,IN04..IN08")
+    page.wait("return document.querySelector('[data-section=map] .figure').data[2].z.flat().includes(1)")
+    assert_same(before, drawn(page))
+    chosen = {f"unet · {block} · transformer_blocks/attn2" for block in DOWN[4:]}
+    assert chosen == {title for title, veil in drawn(page, trace=2).items() if veil is None}
+    opacity = dict(zip(SDXL_BLOCKS, traces(page)[-1]["marker"]["opacity"], strict=True))
+    assert set(DOWN[4:]) == {name for name, value in opacity.items() if value == 1}
+
+
+def test_a_click_on_a_cell_selects_block_and_component(xl_page: Any, sdxl: Scan) -> None:
+    """And a second one on the same cell lets go."""
+    page = xl_page()
+    veiled = "document.querySelector('[data-section=map] .figure').data[2].z.flat().includes(1)"
+    for is_chosen in (True, False):
+        click(page, *cell_at(page, "IN04", "attn2"), over="IN04 · transformer_blocks/attn2")
+        page.wait(f"return {veiled} === arguments[0]", is_chosen)
+        text = page.text("#selection-text")
+        hit = {("IN04", "transformer_blocks/attn2")} if is_chosen else set()
+        keys = select_python(sdxl, text) if text else ()
+        assert hit == {(key.labels.block, key.labels.group) for key in keys}
+
+
+def test_a_click_on_a_name_selects_what_it_names(xl_page: Any, sdxl: Scan) -> None:
+    """Blocks, parts and components by the names beside the map; together they are a cell."""
+    page = xl_page()
+    top, left = -8, -8
+    x, y = cell_at(page, "OUT03", "attn2")
+    box = cells_box(page)
+    click(page, x, box["top"] + top)
+    page.wait(SELECTED, "block:OUT03")
+    click(page, box["left"] + left, y)
+    page.wait(SELECTED, "block:OUT03,component:transformer_blocks/attn2")
+    x, _ = cell_at(page, "vae", "attn2")
+    click(page, x, box["top"] + top)
+    page.wait(SELECTED, "component:transformer_blocks/attn2,part:vae")
+    click(page, x, box["top"] + top)
+    page.wait(SELECTED, "component:transformer_blocks/attn2")
+    unet = [cell_at(page, name, "attn2")[0] for name in ("IN00", "OUT08")]
+    names_of_parts = page.run(
+        "return document.querySelector('[data-section=map] .annotation').getBoundingClientRect().bottom"
+    )
+    click(page, sum(unet) / 2, names_of_parts - 4)
+    page.wait(SELECTED, "component:transformer_blocks/attn2,part:unet")
+
+
+def test_a_click_on_a_dot_of_the_u_selects_its_block(xl_page: Any) -> None:
+    """The U is as much of a control as the names below it."""
+    page = xl_page()
+    dot = page.run(
+        SEEN
+        + """const dots = document.querySelectorAll('[data-section=map] .scatterlayer .point');
+           const { x, y, width, height } = dots[dots.length - 10].getBoundingClientRect();
+           return [x + width / 2, y + height / 2];"""
+    )
+    click(page, *dot, over="unet · M00")
+    page.wait(SELECTED, "block:M00")
+
+
+def test_a_click_on_a_name_of_the_ranking_selects_its_group(xl_page: Any) -> None:
+    """A group that did not change has no bar to click on; its name and its number do the same."""
+    page = xl_page()
+    place = page.run(
+        SEEN
+        + """const names = [...document.querySelectorAll('[data-section=ranking] .ytick text')];
+           const name = names.find((its) => its.textContent === 'decoder');
+           const { x, y, width, height } = name.getBoundingClientRect();
+           return [x + width / 2, y + height / 2];"""
+    )
+    click(page, *place)
+    page.wait(SELECTED, "component:decoder")
+
+
+# Models of other shapes
+
+
+def test_a_hundred_layers_are_drawn_one_by_one(open_page: OpenPage, synthetic: Any) -> None:
+    """126 of them: a column each, names for some of them, none of which touches its neighbour."""
+    layers = tuple(f"L{n:03}" for n in range(126))
+    scan = scan_of(synthetic.scan, layers, llm_cells(layers))
+    page = open_page(scan)
+    assert 127 == column_count(page)
+    assert_same(expected_cells(scan, "relative_change"), drawn(page))
+    assert [] == overlapping(page)
+    assert 10 <= len(page.figure("map")["layout"]["xaxis"]["ticktext"])
+    assert 3 == len(traces(page))  # no U
+
+
+def test_layers_share_columns_where_they_are_thousands(open_page: OpenPage, synthetic: Any) -> None:
+    """A column is then the summed record of its layers, and a click selects them together."""
+    layers = tuple(f"L{n:04}" for n in range(1200))
+    scan = scan_of(synthetic.scan, layers, [("transformer", layer, "mlp") for layer in layers])
+    page = open_page(scan)
+    assert "10 neighbouring blocks share a column." in page.text("[data-section=map] .note")
+    [line] = page.figure("map")["data"][0]["z"]
+    expected = [
+        value_of(scan.keys[start : start + 10], scan, "relative_change") for start in range(0, 1200, 10)
+    ]
+    assert expected == pytest.approx(line, rel=1e-9)
+    box = cells_box(page)
+    click(page, box["left"] + 2, box["top"] + 5, over="L0000..L0009 · mlp")
+    page.wait("return document.querySelector('#selection-text').textContent.includes('..')")
+    chosen = select_python(scan, page.text("#selection-text"))
+    assert layers[:10] == tuple(key.labels.block for key in chosen)
+
+
+def test_a_model_of_many_experts_shows_the_ones_that_moved(open_page: OpenPage, synthetic: Any) -> None:
+    """The components that changed most; a button asks for the others, and the note counts them."""
+    layers = tuple(f"L{n:02}" for n in range(60))
+    labels = [("transformer", layer, f"experts_{n:02}") for layer in layers for n in range(40)]
+    scan = scan_of(synthetic.scan, layers, labels)
+    page = open_page(scan)
+    _, rows = names(page)
+    energy = {
+        name: sum(key.sums.sum_dd for key in scan.keys if key.labels.group == name)
+        for name in {key.labels.group for key in scan.keys}
+    }
+    assert sorted(energy, key=lambda name: -energy[name])[:30] == rows
+    assert "10 components that changed least are not drawn." in page.text("[data-section=map] .note")
+    page.run("document.querySelector('[data-section=map] [name=whole]').click()")
+    page.wait("return document.querySelector('[data-section=map] .figure').data[0].z.length === 40")
+    assert "not drawn" not in page.text("[data-section=map] .note")
+
+
+def test_two_kinds_of_layers_and_an_encoder(open_page: OpenPage, synthetic: Any) -> None:
+    """As in Flux: double blocks, then single ones, with a gap between, beside a part of one column."""
+    blocks = tuple(f"{family}{n:02}" for family, size in (("D", 19), ("S", 38)) for n in range(size))
+    labels = [
+        *(("transformer", block, name) for block in blocks for name in ("img_attn", "img_mlp")),
+        ("transformer", "BASE", "final_layer"),
+        ("text_encoder", "BASE", "self_attn"),
+    ]
+    scan = scan_of(synthetic.scan, blocks, labels)
+    page = open_page(scan)
+    assert 59 == column_count(page)
+    assert 3 == sum(abs(step - 1) > 1e-6 for step in np.diff(traces(page)[0]["x"]))
+    assert ["transformer"] == [its["text"] for its in page.figure("map")["layout"]["annotations"]]
+    assert [] == overlapping(page)
+
+
+def test_a_model_without_blocks_has_its_parts_as_columns(open_page: OpenPage, synthetic: Any) -> None:
+    """There is no depth to show; the U-Net beside its VAE is."""
+    cells = [(part, "BASE", name) for part in ("unet", "vae") for name in ("one", "two")]
+    page = open_page(scan_of(synthetic.scan, (), cells))
+    columns, rows = names(page)
+    assert ["unet", "vae"] == columns
+    assert {"one", "two"} == set(rows)
+    click(page, *cell_at(page, "unet", "one"), over="unet · one")
+    page.wait(SELECTED, "part:unet,component:one")
+
+
+def test_one_key_is_one_cell_with_its_value(open_page: OpenPage, synthetic: Any) -> None:
+    """By kind, for want of parts; in black or white, whichever can be read on the cell's colour."""
+    [key] = scan_of(synthetic.scan, (), [("unet", "BASE", "conv")]).keys
+    page = open_page(replace(synthetic.scan, keys=(key,), blocks=()))
+    assert (["weight"], ["conv"]) == names(page)
+    words = traces(page)[1]
+    expected = (key.sums.sum_dd / key.sums.sum_aa) ** 0.5
+    assert [expected] == pytest.approx([float(text) for text in words["text"]], rel=5e-3)
+    assert ["#ffffff"] == words["textfont"]["color"]
+    click(page, *cell_at(page, "weight", "conv"), over="weight · conv")
+    page.wait(SELECTED, "kind:weight,component:conv")
+
+
+def test_a_phone_turns_the_map_and_scrolls_only_its_own_box(open_page: OpenPage, sdxl: Scan) -> None:
+    """Blocks run down; what does not fit is asked for by a button, and then scrolls under its own names."""
+    page = open_page(sdxl, size=(390, 844), scheme="dark")
+    figure = page.figure("map")
+    assert [*SDXL_BLOCKS] == [its for its in figure["layout"]["yaxis"]["ticktext"] if its in SDXL_BLOCKS]
+    depth = dict(zip(SDXL_BLOCKS, traces(page)[-1]["x"], strict=True))
+    assert max(depth.values()) == depth["M00"]
+    width = "return document.querySelector('[data-section=map] .figure').scrollWidth - arguments[0]"
+    box = page.run("return document.querySelector('[data-section=map] .figure').clientWidth")
+    assert 0 == page.run(width, box)
+    page.run("document.querySelector('[data-section=map] [name=whole]').click()")
+    page.wait(f"{width} > 0", box)
+    section = "document.querySelector('[data-section=map]')"
+    assert page.run(f"return {section}.scrollWidth === {section}.clientWidth")
+    assert [] == page.complaints()
+
+
+# What the page draws
+
+
+SELECTED = "return document.querySelector('#selection-text').textContent === arguments[0]"
+SEEN = "document.querySelector('[data-section=map]').scrollIntoView();"
+
+
+def traces(page: Any) -> list[Any]:
+    """The traces of the map: cells, words, veil, and of a U-Net the rungs, the line and the dots of its U."""
+    return list(page.figure("map")["data"])
+
+
+def names(page: Any) -> tuple[list[str], list[str]]:
+    """The names that stand at columns and rows."""
+    layout = page.figure("map")["layout"]
+    return layout["xaxis"]["ticktext"], layout["yaxis"]["ticktext"]
+
+
+def column_count(page: Any) -> int:
+    """How many columns there are, whether or not there is room for their names."""
+    return int(sum(abs(np.diff(traces(page)[0]["x"]) - 1) < 1e-6))
+
+
+def drawn(page: Any, *, trace: int = 0) -> dict[str, float | None]:
+    """The values of a heat map by the titles of its cells."""
+    heat = traces(page)
+    titles = [text and text.split("<br>")[0] for line in heat[0]["hovertext"] for text in line]
+    values = [z for line in heat[trace]["z"] for z in line]
+    return {title: value for title, value in zip(titles, values, strict=True) if title}
+
+
+def assert_same(expected: Mapping[str, float | None], found: Mapping[str, float | None]) -> None:
+    """The same cells with the same values; undefined where the other is."""
+    assert {title for title, value in expected.items() if value is None} == {
+        title for title, value in found.items() if value is None
+    }
+    defined = {title: value for title, value in expected.items() if value is not None}
+    assert defined == pytest.approx({title: found[title] for title in found if title in defined}, rel=1e-9)
+    assert set(expected) == set(found)
+
+
+def titles_at(page: Any, points: Any) -> list[str]:
+    """The titles of the cells around some points."""
+    heat = traces(page)[0]
+    x, y = (np.searchsorted(heat[axis], points[axis]) - 1 for axis in "xy")
+    return [heat["hovertext"][down][across].split("<br>")[0] for across, down in zip(x, y, strict=True)]
+
+
+def cells_box(page: Any) -> dict[str, float]:
+    """Where in the window the cells lie."""
+    image = "document.querySelector('[data-section=map] .heatmaplayer image')"
+    box: dict[str, float] = page.run(f"{SEEN} return {image}.getBoundingClientRect().toJSON()")
+    return box
+
+
+def cell_at(page: Any, column: str, row: str) -> tuple[float, float]:
+    """The middle of a cell in the window."""
+    box, layout, heat = cells_box(page), page.figure("map")["layout"], traces(page)[0]
+    x, y = (
+        layout[axis]["tickvals"][layout[axis]["ticktext"].index(name)]
+        for axis, name in (("xaxis", column), ("yaxis", row))
+    )
+    return (
+        box["left"] + box["width"] * x / heat["x"][-1],
+        box["top"] + box["height"] * y / heat["y"][-1],
+    )
+
+
+def click(page: Any, x: float, y: float, *, over: str = "") -> None:
+    """Press the mouse there; where a figure tells what lies under the pointer, once it says `over`."""
+    label = "document.querySelector('[data-section=map] .hoverlayer').textContent"
+    event = {"x": x, "y": y, "button": "none", "clickCount": 0}
+    if over:  # what an earlier drawing said is gone before the pointer comes
+        page.driver.execute_cdp_cmd(
+            "Input.dispatchMouseEvent", {**event, "type": "mouseMoved", "x": 1, "y": 1}
+        )
+        page.wait(f"return {label} === ''")
+    page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {**event, "type": "mouseMoved", "x": x + 1})
+    page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {**event, "type": "mouseMoved"})
+    if over:
+        page.wait(f"return {label}.includes(arguments[0])", over)
+    for kind in ("mousePressed", "mouseReleased"):
+        press = {**event, "type": kind, "button": "left", "clickCount": 1}
+        page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", press)
+
+
+def overlapping(page: Any) -> list[str]:
+    """Names of columns that touch the one before."""
+    script = """
+        const names = [...document.querySelectorAll('[data-section=map] .xtick text')];
+        const boxes = names.map((name) => [name.getBoundingClientRect(), name.textContent]);
+        boxes.sort(([one], [other]) => one.left - other.left);
+        const touches = ([box], place) => place && box.left < boxes[place - 1][0].right - 1;
+        return boxes.filter(touches).map(([, text]) => text);"""
+    found: list[str] = page.run(SEEN + script)
+    return found
+
+
+# What Python says
+
+
+def select_python(scan: Scan, text: str) -> tuple[KeyScan, ...]:
+    return select(text, rows=scan.keys, blocks=scan.blocks)
+
+
+def counted(scan: Scan) -> list[KeyScan]:
+    return [key for key in scan.keys if key.labels.counted]
+
+
+def value_of(keys: Iterable[KeyScan], scan: Scan, statistic: str) -> float | None:
+    """A statistic of the summed record of some keys."""
+    keys = tuple(keys)
+    total = add_sums(key.sums for key in counted(scan))
+    return evaluate(add_sums(key.sums for key in keys), total=total, keys=keys)[statistic]
+
+
+def expected_cells(scan: Scan, statistic: str) -> dict[str, float | None]:
+    """A statistic of every part, block and component, by the title that its cell has."""
+    groups: dict[str, list[KeyScan]] = {}
+    for key in counted(scan):
+        groups.setdefault(cell_title(scan, key.labels), []).append(key)
+    total = add_sums(key.sums for key in counted(scan))
+    return {
+        title: evaluate(add_sums(key.sums for key in keys), total=total, keys=keys)[statistic]
+        for title, keys in groups.items()
+    }
+
+
+def cell_title(scan: Scan, labels: Labels) -> str:
+    """Part, block and component; without what all cells, or all of the part's, have in common."""
+    parts = {key.labels.part for key in counted(scan)}
+    blocks = {key.labels.block for key in counted(scan) if key.labels.part == labels.part}
+    if len(blocks) == 1 and labels.block not in scan.blocks:
+        return f"{labels.part} · {labels.group}"
+    place = f"{labels.part} · {labels.block}" if len(parts) > 1 else labels.block
+    return f"{place} · {labels.group}"
+
+
+# Scans of any layout
+
+
+def scan_of(template: Scan, blocks: tuple[str, ...], cells: Iterable[Cell]) -> Scan:
+    """A scan of a key of random sums in each of these parts, blocks and components; a VAE does not change."""
+    rng = np.random.default_rng(20250711)
+    keys = []
+    for place, (part, block, group) in enumerate(cells):
+        numel = int(rng.integers(4, 40)) ** 2
+        aa, change = numel * rng.uniform(0.5, 2.0), 0.0 if part == "vae" else rng.uniform(0.001, 0.4)
+        sums = Sums(
+            numel=numel,
+            n=numel,
+            numeric=numel,
+            changed=numel if change else 0,
+            sum_aa=aa,
+            sum_bb=aa * (1 + change / 3),
+            sum_dd=aa * change**2,
+            sum_abs_d=numel * change,
+            max_abs_d=2 * change,
+        )
+        labels = Labels(part, block, group, "weight", group, part != "ema")
+        name = f"{part}.{block}.{group}.{place}"
+        keys.append(KeyScan(name, name, (numel,), "F32", "F32", labels, sums))
+    return replace(
+        template, blocks=blocks, keys=tuple(keys), base=None, with_spectrum=False, shape_mismatch=()
+    )
+
+
+def sdxl_cells() -> Iterator[Cell]:
+    for component in ("self_attn", "mlp", "layer_norm1"):
+        yield "text_encoder", "BASE", component
+    for component in ("attn", "mlp", "text_projection"):
+        yield "text_encoder_2", "BASE", component
+    for place, block in enumerate(SDXL_BLOCKS):
+        for component in ("in_layers", "out_layers", *_ATTENTION) if 3 < place < 15 else ("in_layers",):
+            yield "unet", block, component
+        yield "ema", block, "in_layers"
+    for component in ("decoder", "encoder", "quant_conv"):
+        yield "vae", "VAE", component
+
+
+def llm_cells(layers: Iterable[str]) -> Iterator[Cell]:
+    yield "transformer", "BASE", "embed_tokens"
+    yield "transformer", "BASE", "lm_head"
+    for layer in layers:
+        for component in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"):
+            yield "transformer", layer, component
+
+
+_ATTENTION = tuple(f"transformer_blocks/{name}" for name in ("attn1", "attn2", "ff", "norm1"))

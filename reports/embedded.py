@@ -17,12 +17,13 @@ import zlib
 from array import array
 from base64 import b64encode
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from math import isfinite, nan
 from typing import TypeAlias, TypedDict
 
 import orjson
 
+from analyzer.float_formats import FLOATS
 from analyzer.measures import SUM_FIELDS, TASK_FIELDS, Histogram
 from analyzer.records import Finding, KeyScan, ModelId, RowCosines, Scan, Spectrum
 from analyzer.statistics import Statistic
@@ -44,6 +45,25 @@ class Interval(TypedDict):
 # the level of rankings, "component" at full depth, "block", "part" and "kind". Groups by their whole name.
 Intervals: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Interval]]]
 
+
+class Preset(TypedDict):
+    """A preset of block weights, as it is on this model."""
+
+    name: str  # as users know it: "GRAD_V"
+    meaning: str  # a line
+    weights: Sequence[float]  # of the model's blocks, in network order
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What a page needs to plan a merge, beside the scan."""
+
+    presets: Sequence[Preset] = ()  # none for a model without blocks
+    scan: str | None = None  # the scan's file, as the command line is to name it; None: it was not saved
+
+
+# Keys of which a page still holds the steps: two thirds of what it has of a key.
+MOST_KEYS_WITH_STEPS = 20_000
 _DIGITS = 6  # of an interval's ends, which are drawn and never computed with
 _COMPRESSION = 6  # zlib's own default
 
@@ -55,12 +75,14 @@ def embed(
     findings: Sequence[Finding],
     statistics: Mapping[str, Statistic],
     intervals: Intervals,
+    planner: Planner | None = None,
 ) -> str:
     """The scan as base64; sums keep full fp64 precision.
 
     What only some keys have (tasks, cosines of rows, spectra) is a table of those keys alone; None
-    where no key has it.
+    where no key has it. Only a page with a planner holds the steps of the keys, and only of so many keys.
     """
+    with_steps = planner is not None and len(scan.keys) <= MOST_KEYS_WITH_STEPS
     keys, numbers = scan.keys, _Numbers()
     data = {
         "tool": scan.tool,
@@ -77,6 +99,7 @@ def embed(
         "keys": _key_columns(keys),
         "sums": {name: numbers.column(getattr(key.sums, name) for key in keys) for name in SUM_FIELDS},
         "histograms": _histograms([key.sums.histogram for key in keys], numbers),
+        "steps": _steps(keys, numbers) if with_steps else None,
         "tasks": _table([key.sums.task for key in keys], TASK_FIELDS, numbers),
         "row_cosines": _table([key.row_cosines for key in keys], _names_of(RowCosines), numbers),
         "spectra": _table([key.spectrum for key in keys], _names_of(Spectrum), numbers),
@@ -90,8 +113,14 @@ def embed(
             for name, s in statistics.items()
         ],
         "intervals": _intervals(intervals),
+        "planner": None if planner is None else _planner(planner),
     }
-    return b64encode(zlib.compress(_json(data) + b"\n" + numbers.planes(), _COMPRESSION)).decode()
+    return deflated(_json(data) + b"\n" + numbers.planes())
+
+
+def deflated(raw: bytes) -> str:
+    """Bytes as the page's script unpacks them: deflated (RFC 1950), as base64."""
+    return b64encode(zlib.compress(raw, _COMPRESSION)).decode()
 
 
 class _Numbers:
@@ -168,6 +197,25 @@ def _histograms(histograms: Sequence[Histogram], numbers: _Numbers) -> dict[str,
         "counts": numbers.column(count for histogram in histograms for count in histogram.counts),
         "energies": numbers.column(energy for histogram in histograms for energy in histogram.energies),
     }
+
+
+def _steps(keys: Sequence[KeyScan], numbers: _Numbers) -> dict[str, object]:
+    """What of a change outlives rounding is told from these: Σd² by |d| / ulp(a), without the counts."""
+    columns = {"steps": [key.sums.steps for key in keys], "e4m3_steps": [key.sums.e4m3_steps for key in keys]}
+    return {
+        name: {
+            "first": [histogram.first for histogram in histograms],
+            "lengths": [len(histogram) for histogram in histograms],
+            "energies": numbers.column(energy for histogram in histograms for energy in histogram.energies),
+        }
+        for name, histograms in columns.items()
+    }
+
+
+def _planner(planner: Planner) -> dict[str, object]:
+    """Presets, the scan's file, and the storage formats as [significand bits, smallest spacing]."""
+    formats = {name: [format_.precision, format_.smallest_spacing] for name, format_ in FLOATS.items()}
+    return {"presets": list(planner.presets), "scan": planner.scan, "formats": formats}
 
 
 def _intervals(intervals: Intervals) -> dict[str, object]:

@@ -46,7 +46,7 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
         result = scan(a, b, device=where, threads=threads)
         pages = {
             folder / "scan.json": scanfile.dumps(result),
-            folder / "report.html": render_report(result, plotlyjs="inline"),
+            folder / "report.html": render_report(result, path=folder / "scan.json", plotlyjs="inline"),
         }
         write_files(pages, inputs=[*a.files, *b.files])
         wish = Recipe(only=_ONLY)

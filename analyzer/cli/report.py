@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,14 +15,17 @@ PlotlyJs = Literal["inline", "cdn"]
 if TYPE_CHECKING:
     from analyzer.records import Scan
     from analyzer.uncertainty import AxisIntervals
-    from reports.embedded import Interval, Intervals
+    from reports.embedded import Interval, Intervals, Planner
 
 # The axes on which groups have intervals, and the labels that name these groups, as in the page's menu.
 _PAGE_AXES = {"component": "group", "block": "block", "part": "part", "kind": "kind"}
 
 
 @click.command()
-@click.argument("scan_file", metavar="SCAN.json", type=options.FILE)
+@click.argument("scan_files", metavar="SCAN.json...", type=options.FILE, nargs=-1, required=True)
+@click.option(
+    "--compare", is_flag=True, help="Two scans or more against the same A on one page, a column each."
+)
 @click.option(
     "-o", "--output", type=options.FILE, required=True, metavar="FILE.html", help="The page to write."
 )
@@ -33,14 +37,26 @@ _PAGE_AXES = {"component": "group", "block": "block", "part": "part", "kind": "k
     help="inline works offline; cdn makes a small file.",
 )
 @options.quiet
-def report(scan_file: Path, output: Path, plotlyjs: PlotlyJs, quiet: bool) -> None:
-    """Draw a scan as one self-contained HTML page."""
+def report(
+    scan_files: tuple[Path, ...], compare: bool, output: Path, plotlyjs: PlotlyJs, quiet: bool
+) -> None:
+    """Draw a scan as one self-contained HTML page, or several beside each other."""
+    if compare and len(scan_files) < 2:
+        raise click.UsageError("--compare needs two scans or more: name them all, --compare S1.json S2.json")
+    if not compare and len(scan_files) > 1:
+        raise click.UsageError("one scan makes a page: put --compare before several to see them on one")
     from analyzer import scanfile
+    from analyzer.cli import comparisons
     from analyzer.writing.writer import check_files, write_files
 
-    check_files([output], inputs=[scan_file])
-    page = render_report(scanfile.load(scan_file), plotlyjs=plotlyjs)
-    write_files({output: page}, inputs=[scan_file])
+    check_files([output], inputs=scan_files)
+    scans = [scanfile.load(path) for path in scan_files]
+    if compare:
+        comparisons.require_same_a(scan_files, scans)
+        page = render_comparison(scans, plotlyjs=plotlyjs)
+    else:
+        page = render_report(scans[0], path=scan_files[0], plotlyjs=plotlyjs)
+    write_files({output: page}, inputs=scan_files)
     if not quiet:
         from analyzer.cli import terminal
 
@@ -48,24 +64,50 @@ def report(scan_file: Path, output: Path, plotlyjs: PlotlyJs, quiet: bool) -> No
             terminal.print_written([output])
 
 
-def render_report(scan: Scan, *, plotlyjs: PlotlyJs) -> bytes:
-    """The page of a scan, as bytes to write."""
+def render_report(scan: Scan, *, path: Path | None = None, plotlyjs: PlotlyJs) -> bytes:
+    """The page of a scan, as bytes to write; `path` is the file that holds the scan, if there is one."""
     from analyzer.findings import findings
-    from analyzer.kinship import kinship, relation
-    from analyzer.ranking import counted
     from reports.page import render
 
-    name, _ = kinship(scan)
-    if name == "unrelated" and relation(counted(scan.keys)).opposed:
-        name = "opposed"
     page = render(
         scan,
-        kinship=name or "undefined",
+        kinship=_kinship(scan),
         findings=findings(scan),
         intervals=_intervals(scan),
+        planner=_planner(scan, path),
         plotlyjs=plotlyjs,
     )
     return page.encode()
+
+
+def _planner(scan: Scan, path: Path | None) -> Planner:
+    """What the page's planner offers: the presets on this model's blocks, and the scan to go by."""
+    from analyzer.blocks import presets
+    from reports.embedded import Planner, Preset
+
+    rows = presets.rows(len(scan.blocks)) if scan.blocks else ()
+    return Planner(
+        tuple(Preset(name=row.name, meaning=row.meaning, weights=row.numbers) for row in rows),
+        None if path is None else str(path).encode(errors="replace").decode(),
+    )
+
+
+def render_comparison(scans: Sequence[Scan], *, plotlyjs: PlotlyJs) -> bytes:
+    """The page of several scans of one A, as bytes to write."""
+    from reports.compare import render
+
+    return render(scans, kinships=[_kinship(scan) for scan in scans], plotlyjs=plotlyjs).encode()
+
+
+def _kinship(scan: Scan) -> str:
+    """How the two models are related, in the words of `reports.tables.KINSHIPS`."""
+    from analyzer.kinship import kinship, relation
+    from analyzer.ranking import counted
+
+    name, _ = kinship(scan)
+    if name == "unrelated" and relation(counted(scan.keys)).opposed:
+        return "opposed"
+    return name or "undefined"
 
 
 def _intervals(scan: Scan) -> Intervals:

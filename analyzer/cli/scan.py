@@ -109,7 +109,7 @@ def scan(
     failed = keys_where(result, condition) if condition else []
     found = findings(result)
     contents: dict[Path, Content] = {output: scanfile.pieces(result, found=found)} if output else {}
-    contents |= _report_and_table(result, report, table)
+    contents |= _report_and_table(result, report, table, scan_file=output)
     write_files(contents, inputs=inputs)
     if not quiet:
         _warn(result, found, failed)
@@ -196,11 +196,13 @@ def _is_warm() -> bool:
     return is_cached(Path(importlib.util.cache_from_source(str(Path(__file__).parents[1] / "scan.py"))))
 
 
-def _report_and_table(result: Scan, report: Path | None, table: Path | None) -> dict[Path, bytes]:
+def _report_and_table(
+    result: Scan, report: Path | None, table: Path | None, *, scan_file: Path | None
+) -> dict[Path, bytes]:
     from analyzer.cli.report import render_report
     from analyzer.tables import keys_csv
 
-    contents = {report: render_report(result, plotlyjs="inline")} if report else {}
+    contents = {report: render_report(result, path=scan_file, plotlyjs="inline")} if report else {}
     return contents | ({table: keys_csv(result).encode()} if table else {})
 
 

@@ -1,37 +1,15 @@
 """How floating-point formats are laid out, as numbers that a compiled loop can use.
 
-The only place that knows exponents and significands. Names are those of safetensors.
+The only place that knows the bits of exponents and significands; how many there are, `float_formats` says.
+Names are those of safetensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class FloatFormat:
-    """A binary floating-point format of at most 64 bits."""
-
-    code: int  # which branch of the compiled loops reads and writes it
-    bits: int
-    precision: int  # significand bits, the hidden one included: fp16 has 11
-    emin: int  # exponent of the smallest normal number: 2^emin
-    infinite: bool = True  # False: no Inf, the largest codes are finite (fp8 e4m3fn)
-
-    @property
-    def smallest_spacing(self) -> float:
-        """The spacing of subnormal numbers, and so the smallest ulp of all."""
-        return 2.0 ** (self.emin - self.precision + 1)
-
-    @property
-    def scale(self) -> float:
-        """The spacing of normal numbers, by the power of two at or below them."""
-        return 2.0 ** (1 - self.precision)
-
+from analyzer.float_formats import FLOATS as FLOATS
 
 EXPONENT = np.int64(0x7FF0000000000000)  # the bits of an fp64 number that hold its exponent: 2^⌊log2|x|⌋
 ROUND_TO_ULP = 1.5 * 2.0**52  # adding and subtracting that many spacings leaves a multiple of one
@@ -39,15 +17,6 @@ ROUND_TO_ULP = 1.5 * 2.0**52  # adding and subtracting that many spacings leaves
 # Of codes with scales: how far from the middle between two codes, as a share of half their distance, the
 # quotient of who quantised in bf16 may have put a value.
 TIE = 2.0**-7
-
-FLOATS: Mapping[str, FloatFormat] = {
-    "F64": FloatFormat(code=0, bits=64, precision=53, emin=-1022),
-    "F32": FloatFormat(code=1, bits=32, precision=24, emin=-126),
-    "F16": FloatFormat(code=2, bits=16, precision=11, emin=-14),
-    "BF16": FloatFormat(code=3, bits=16, precision=8, emin=-126),
-    "F8_E4M3": FloatFormat(code=4, bits=8, precision=4, emin=-6, infinite=False),
-    "F8_E5M2": FloatFormat(code=5, bits=8, precision=3, emin=-14),
-}
 
 
 def ulp_parameters(dtype_a: str, dtype_b: str) -> tuple[float, float]:

@@ -5,31 +5,22 @@ const Data = (() => {
 
   /** The page's data out of its text: what reports/embedded.py wrote, and the numbers of its columns. */
   async function unpack(text) {
-    if (!window.DecompressionStream) throw new Error('this page needs a browser of 2023 or later');
-    const stream = new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream('deflate'));
-    const unpacked = new Uint8Array(await new Response(stream).arrayBuffer());
+    const unpacked = await Packed.inflate(text);
     const end = unpacked.indexOf(10);
     const embedded = JSON.parse(new TextDecoder().decode(unpacked.subarray(0, end)));
     return { embedded, numbers: joined(unpacked.subarray(end + 1)) };
   }
 
-  function bytes(text) {
-    const signs = atob(text);
-    const values = new Uint8Array(signs.length);
-    for (let place = 0; place < values.length; place += 1) values[place] = signs.charCodeAt(place);
-    return values;
-  }
-
   /** Numbers out of planes: the lowest byte of each, then the second byte of each, and so on. */
   function joined(planes) {
     const size = planes.length / 8;
-    const view = new DataView(new ArrayBuffer(planes.length));
-    const values = new Float64Array(size);
-    for (let byte = 0; byte < 8; byte += 1) {
-      for (let place = 0; place < size; place += 1) view.setUint8(8 * place + byte, planes[byte * size + place]);
+    const bytes = new Uint8Array(planes.length);
+    for (let byte = 0, from = 0; byte < 8; byte += 1) {
+      for (let to = byte; to < bytes.length; to += 8, from += 1) bytes[to] = planes[from];
     }
-    for (let place = 0; place < size; place += 1) values[place] = view.getFloat64(8 * place, true);
-    return values;
+    if (new Uint8Array(Uint16Array.of(1).buffer)[0] === 1) return new Float64Array(bytes.buffer);
+    const view = new DataView(bytes.buffer); // a machine that stores numbers the other way round
+    return Float64Array.from({ length: size }, (_, place) => view.getFloat64(8 * place, true));
   }
 
   /** The columns of the page's data, with what everybody needs of them computed once. */
@@ -50,6 +41,11 @@ const Data = (() => {
     const total = Sums.add(measures, counted);
     const axes = Object.fromEntries(AXES.map((axis) => [axis, keys[axis]]));
     const label = (axis, row) => axes[axis].names[axes[axis].codes[row]];
+    // Of what is in both models, what a merge never touches: integers, schedules, and what pairs in part only.
+    const inPart = new Set(embedded.shape_mismatch.map(({ key }) => key));
+    const isMergeable = Uint8Array.from(all, (row) => (
+      sums.numeric[row] > 0 && !inPart.has(keys.key[row]) && (isCounted[row] || label('part', row) === 'ema')
+    ));
     const shape = (row) => keys.shape.names[keys.shape.codes[row]];
     const dtype = (side, row) => keys[`dtype_${side}`].names[keys[`dtype_${side}`].codes[row]];
     const columns = new Map();
@@ -64,7 +60,8 @@ const Data = (() => {
     }
 
     return {
-      embedded, tables, sums, ofKey, total, size, axes, all, counted, isCounted, label, shape, dtype, column,
+      embedded, tables, sums, isMergeable, ofKey, total, size, axes, all, counted, isCounted, label, shape, dtype, column,
+      changes: { plain: measures.histograms, ...steps(embedded.steps, columnOf) },
       record: (rows) => Sums.add(measures, rows),
       key: (row) => keys.key[row],
       keyB: (row) => (keys.key_b ?? keys.key)[row],
@@ -84,7 +81,12 @@ const Data = (() => {
   function histograms({ first, lengths, counts, energies }, columnOf) {
     const offsets = new Uint32Array(lengths.length + 1);
     lengths.forEach((length, row) => { offsets[row + 1] = offsets[row] + length; });
-    return { first, offsets, counts: columnOf(counts), energies: columnOf(energies) };
+    return { first, offsets, counts: counts && columnOf(counts), energies: columnOf(energies) };
+  }
+
+  /** The same of |d| / ulp(a), without the counts; no fields where the page does not hold them. */
+  function steps(packed, columnOf) {
+    return packed ? eachColumn(packed, (its) => histograms(its, columnOf)) : {};
   }
 
   /** The rows that have a record of some kind, and the columns of these records. */
@@ -165,5 +167,5 @@ const Data = (() => {
     return [...new Set([...(present.includes('BASE') ? ['BASE'] : []), ...network, ...others])];
   }
 
-  return { unpack, decode, asScan, statisticsOf };
+  return { unpack, decode, asScan, statisticsOf, networkOrder };
 })();

@@ -2,7 +2,7 @@
 const Spread = (() => {
   const BINS = 256;
   const LOWEST_EXPONENT = -64; // two bins to an octave of |d|, from 2^-64 to 2^64
-  const [STEEPEST, FLATTEST, HALVINGS] = [500, 1e-4, 60];
+  const [STEEPEST, FLATTEST, STEPS] = [500, 1e-4, 5];
 
   /** The edges of a bin, squared: the first bin begins at 0, the last has no end. */
   function squaredEdges(index) {
@@ -36,26 +36,33 @@ const Spread = (() => {
   function shareOfTop(fraction, mean, low, high) {
     if (high === Infinity || !(low < mean && mean < high)) return fraction;
     const k = steepness((mean - low) / (high - low));
-    if (Math.abs(k) >= STEEPEST * (1 - 1e-9)) return fraction;
+    if (!(Math.abs(k) < STEEPEST * (1 - 1e-9))) return fraction;
     let partial = fraction - (fraction * fraction) / 2;
     if (Math.abs(k) >= FLATTEST) {
       const whole = Math.expm1(k);
-      const begin = Math.log1p((1 - fraction) * whole) / k;
+      const begin = clip(Math.log1p((1 - fraction) * whole) / k, 0, 1); // where the largest elements begin
       partial = (Math.exp(k) * (1 - 1 / k) - Math.exp(k * begin) * (begin - 1 / k)) / whole;
     }
     return (low * fraction + (high - low) * partial) / mean;
   }
 
-  /** The k for which the density e^(kt) on 0 … 1 has this mean; it grows with it, so halving finds it. */
+  /**
+   * The k for which the density e^(kt) on 0 … 1 has this mean: Newton's method on 1/(1 − e^−k) − 1/k, from the
+   * inverse of the Langevin function by Cohen, 1991.
+   */
   function steepness(mean) {
-    let [low, high] = [-STEEPEST, STEEPEST];
-    for (let i = 0; i < HALVINGS; i += 1) {
-      const k = (low + high) / 2;
-      const found = Math.abs(k) < FLATTEST ? 0.5 + k / 12 : 1 / -Math.expm1(-k) - 1 / k;
-      [low, high] = found < mean ? [k, high] : [low, k];
+    const x = 2 * mean - 1;
+    let k = clip((2 * x * (3 - x * x)) / (1 - x * x), -STEEPEST, STEEPEST);
+    for (let step = 0; step < STEPS; step += 1) {
+      const isFlat = Math.abs(k) < FLATTEST;
+      const [p, q] = [1 / -Math.expm1(-k), 1 / k];
+      const [found, slope] = isFlat ? [0.5 + k / 12, 1 / 12] : [p - q, q * q - p * (p - 1)];
+      k = clip(k - (found - mean) / slope, -STEEPEST, STEEPEST);
     }
-    return low;
+    return k;
   }
+
+  const clip = (value, low, high) => Math.min(Math.max(value, low), high);
 
   return { LOWEST_EXPONENT, topEnergy };
 })();

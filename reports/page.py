@@ -46,6 +46,7 @@ SCRIPTS = (
     "theme.js",
     "view.js",
     "palette.js",
+    "depth.js",
     "ranking.js",
     "map_grid.js",
     "map_colours.js",

@@ -174,5 +174,5 @@ const Export = (() => {
     setTimeout(() => URL.revokeObjectURL(address), 10_000); // the browser reads it after the click
   }
 
-  return { buttons, csv, table };
+  return { buttons, csv, table, save, cell };
 })();

@@ -1,96 +1,79 @@
 // The profile: a statistic along the depth of the network, a line a component.
 const Profile = (() => {
   const NARROW = 480; // pixels
-  const LEFT = 64; // for the numbers and the title of the axis
+  const [LEFT, RIGHT] = [64, 12]; // beside the figure, on its left for the numbers and the title of the axis
   const TICK = 14; // pixels that an upright label takes
 
   /** The figure of `view`; options: statistic, logarithmic. */
   function draw(view, { statistic, logarithmic }, { theme, width }) {
     const entry = view.data.statistics.get(statistic);
-    const depth = depthOf(view);
-    if (depth.network.size < 2) return { empty: withoutDepth(depth) };
+    const depth = Depth.of(view.data, view.around(Selectors.AXES));
+    if (depth.network.length < 2) return { empty: withoutDepth(depth) };
     const named = Palette.groups(view, 'group', theme);
     const lines = linesOf(view, named.filter(({ name }) => name !== null), depth, statistic);
     const defined = lines.flatMap(({ points }) => points).filter(({ value }) => value !== null);
     if (!defined.length) return { empty: `Nothing to draw: ${entry.title} is undefined for these components.` };
     const canLog = defined.every(({ value }) => value >= 0) && defined.some(({ value }) => value > 0);
     const isLog = logarithmic && canLog;
-    const shown = lines.map((line) => ({ ...line, points: line.points.filter(({ value }) => value !== null && !(isLog && value === 0)) }));
+    const isDrawn = ({ value }) => value !== null && !(isLog && value === 0);
+    const shown = lines.map((line) => ({ ...line, points: line.points.filter(isDrawn) }));
+    const size = Math.max(2, Math.min(7, 0.6 * stepOf(depth.places, width)));
     const others = named.find(({ name }) => name === null);
     return {
-      data: [...shown].reverse().map((line) => trace(line, depth, view.data, statistic, theme)),
+      data: [...shown].reverse().map((line) => trace(line, size, view.data, statistic, theme)),
       layout: layout(depth, yaxis(defined, entry, isLog), { theme, width }),
-      label: `${entry.title} along ${Format.plural(depth.blocks.length, 'block')}, a line a component: ${lines.map(({ title }) => title).join(', ')}`,
+      label: `${entry.title} along ${Format.plural(depth.places.length, 'place')}, a line a component: ${lines.map(({ title }) => title).join(', ')}`,
       legend: lines,
       groups: lines.map((line) => ({
         ...line, value: inWords(line, entry), isSelected: true,
         choose: () => ({ axes: ['component'], terms: Selectors.ofGroup(view.data, 'group', line.name) }),
       })),
-      note: notes(view, shown, defined, isLog, others),
+      note: notes(view, depth, shown, defined, isLog, others),
       canLog,
-      pick: ({ customdata: [name, block] }) => ({
-        axes: ['block', 'component'],
-        terms: [Selectors.term('block', block), ...Selectors.ofGroup(view.data, 'group', name)],
+      pick: ({ x, customdata: [name] }) => ({
+        axes: ['block', 'component'], terms: [depth.places[x].term, ...Selectors.ofGroup(view.data, 'group', name)],
       }),
     };
   }
 
-  /** The blocks that hold keys, in order, and which of them are the network's own: BASE and VAE are not. */
-  function depthOf(view) {
-    const { data } = view;
-    const { names, codes } = data.axes.block;
-    const present = new Set();
-    for (const row of view.around(Selectors.AXES)) present.add(names[codes[row]]);
-    const blocks = data.blocks.filter((name) => present.has(name));
-    const network = new Set(data.embedded.blocks.filter((name) => present.has(name)));
-    return { blocks, network, place: new Map(blocks.map((name, place) => [name, place])) };
-  }
-
   function withoutDepth({ network }) {
-    if (!network.size) return 'No depth to show: no blocks of this model are known.';
-    return `No depth to show: this model has one block, ${Format.shorten([...network][0], 40)}.`;
+    if (!network.length) return 'No depth to show: no blocks of this model are known.';
+    return `No depth to show: this model has one block, ${Format.shorten(network[0], 40)}.`;
   }
 
-  /** Of every group its points in network order. */
+  /** Of every group its points along the depth. */
   function linesOf(view, groups, depth, statistic) {
-    const { data } = view;
-    const [group, block] = [data.axes.group, data.axes.block];
-    const members = new Map(groups.map(({ name }) => [name, new Map()]));
-    for (const row of view.around(['block'])) {
-      const its = members.get(group.names[group.codes[row]]);
-      if (!its) continue;
-      const name = block.names[block.codes[row]];
-      if (!its.has(name)) its.set(name, []);
-      its.get(name).push(row);
-    }
+    const { names, codes } = view.data.axes.group;
+    const members = new Map(groups.map(({ name }) => [name, depth.places.map(() => [])]));
+    for (const row of view.around(['block'])) members.get(names[codes[row]])?.[depth.at(row)].push(row);
     return groups.map(({ name, title, colour }) => {
-      const held = depth.blocks.filter((its) => members.get(name).has(its));
-      return { name, title, colour, points: held.map((its) => point(view, its, members.get(name).get(its), statistic)) };
+      const held = members.get(name).map((rows, at) => ({ rows, at })).filter(({ rows }) => rows.length);
+      return { name, title, colour, points: held.map(({ rows, at }) => point(view, depth.places[at], at, rows, statistic)) };
     });
   }
 
-  function point(view, block, rows, statistic) {
+  function point(view, place, at, rows, statistic) {
     const record = view.data.record(rows);
     const value = Statistics.evaluate(statistic, record, view.data);
-    return { block, record, value, isSelected: rows.some(view.isSelected) };
+    return { place, at, record, value, isSelected: rows.some(view.isSelected) };
   }
 
   /** A line through the network's blocks; what lies beside the network stands alone. */
-  function trace({ name, colour, points }, { network, place }, data, statistic, theme) {
+  function trace({ name, colour, points }, size, data, statistic, theme) {
     const spots = points.flatMap((its, index) => {
-      const isApart = index > 0 && !(network.has(its.block) && network.has(points[index - 1].block));
+      const isApart = index > 0 && !(its.place.isInside && points[index - 1].place.isInside);
       return isApart ? [null, its] : [its];
     });
     const each = (value, none = null) => spots.map((its) => (its ? value(its) : none));
     return {
       type: 'scatter', mode: 'lines+markers', connectgaps: false,
-      x: each(({ block }) => place.get(block)), y: each(({ value }) => value),
-      customdata: each(({ block }) => [name, block]),
-      line: { color: colour, width: 2 },
+      x: each(({ at }) => at), y: each(({ value }) => value),
+      customdata: each(({ place }) => [name, place.title]),
+      line: { color: colour, width: Math.min(2, size / 2) },
       marker: {
-        size: 7, color: each(({ isSelected }) => (isSelected ? colour : theme.card), colour), line: { color: colour, width: 1.5 },
+        size, color: each(({ isSelected }) => (isSelected ? colour : theme.card), colour), line: { color: colour, width: Math.min(1.5, size / 3) },
       },
-      hovertext: each(({ block, record }) => Format.hover(`${block} · ${name}`, record, data, statistic), ''),
+      hovertext: each(({ place, record }) => Format.hover(`${place.title} · ${name}`, record, data, statistic), ''),
       hovertemplate: '%{hovertext}<extra></extra>',
     };
   }
@@ -106,19 +89,22 @@ const Profile = (() => {
     return { title, type: 'log', range: [Math.log10(low), Math.log10(high)], ...Format.logTicks(low, high, 8) };
   }
 
+  const stepOf = (places, width) => (width - LEFT - RIGHT) / places.length;
+
   /** Blocks as an axis: labels upright where they are narrow, and only as many as fit. */
-  function layout({ blocks }, y, { theme, width }) {
-    const labels = blocks.map((name) => Format.shorten(name, 18));
-    const step = (width - LEFT - 12) / blocks.length;
-    const isUpright = theme.widest(labels) > step - 6;
+  function layout({ places }, y, { theme, width }) {
+    const labels = places.map(({ blocks }) => Format.shorten(blocks[0], 18));
+    const widest = theme.widest(labels);
+    const step = stepOf(places, width);
+    const isUpright = widest > step - 6;
     const every = isUpright ? Math.ceil(TICK / step) : 1;
-    const tickvals = blocks.map((_, place) => place).filter((place) => place % every === 0);
+    const tickvals = places.map((_, at) => at).filter((at) => at % every === 0);
     return {
       height: width < NARROW ? 340 : 440,
-      margin: { l: LEFT, r: 12, t: 12, b: (isUpright ? theme.widest(labels) : 12) + 40 },
+      margin: { l: LEFT, r: RIGHT, t: 12, b: (isUpright ? widest : 12) + 40 },
       xaxis: {
-        tickvals, ticktext: tickvals.map((place) => Format.label(labels[place])), tickangle: isUpright ? -90 : 0,
-        range: [-0.6, blocks.length - 0.4], showgrid: false, title: { text: 'blocks in network order' },
+        tickvals, ticktext: tickvals.map((at) => Format.label(labels[at])), tickangle: isUpright ? -90 : 0,
+        range: [-0.6, places.length - 0.4], showgrid: false, title: { text: 'blocks in network order' },
       },
       yaxis: y,
     };
@@ -128,16 +114,17 @@ const Profile = (() => {
   function inWords({ points }, entry) {
     const defined = points.filter(({ value }) => value !== null).sort((one, other) => other.value - one.value);
     if (!defined.length) return 'undefined';
-    const end = ({ block, value }) => `${Format.statistic(value, entry)} in ${Format.shorten(block, 40)}`;
+    const end = ({ place, value }) => `${Format.statistic(value, entry)} in ${Format.shorten(place.title, 40)}`;
     if (defined.length === 1) return end(defined[0]);
     return `from ${end(defined.at(-1))} to ${end(defined[0])}`;
   }
 
-  function notes(view, lines, defined, isLog, others) {
+  function notes(view, { places }, lines, defined, isLog, others) {
     const points = lines.flatMap((line) => line.points);
     const zeros = isLog ? defined.filter(({ value }) => value === 0).length : 0;
     const count = others && new Set(others.rows.map((row) => view.data.label('group', row))).size;
     return [
+      places.some(({ blocks }) => blocks.length > 1) && 'Neighbouring blocks are drawn together: there are too many to tell apart.',
       points.some(({ isSelected }) => !isSelected) && 'Filled points are selected.',
       count && `${Format.plural(count, 'component')} that moved less ${count === 1 ? 'is' : 'are'} not drawn.`,
       zeros && `${Format.plural(zeros, 'point')} at zero ${zeros === 1 ? 'has' : 'have'} no place on a log scale.`,

@@ -22,13 +22,13 @@ const Treemap = (() => {
     const nodes = [];
     const whole = list(view, tree, null, nodes).energy;
     const order = nodes.filter(({ path }) => path?.length === 1).sort((one, other) => other.energy - one.energy);
-    const choose = ({ path }) => ({ axes: ['part', 'block', 'component'], terms: termsOf(data, path) });
+    const choose = ({ path }) => ({ axes: ['part', 'block', 'component'], terms: path.flatMap((step) => step.terms()) });
     return {
       data: [trace(view, nodes, colours(view, nodes, theme), whole, theme)],
       layout: {
         height: width < NARROW ? 400 : 440, margin: { l: 0, r: 0, t: 4, b: BELOW }, uniformtext: { minsize: 11, mode: 'hide' },
       },
-      label: `Change energy by ${levels.map(wordOf).join(', then ')}`,
+      label: `Change energy by ${levels.map(({ word }) => word).join(', then ')}`,
       groups: order.map((node) => ({
         ...node, isSelected: node.rows.some(view.isSelected), choose: () => choose(node),
         value: `${Format.share(node.energy / whole)} of the change energy`,
@@ -38,30 +38,44 @@ const Treemap = (() => {
     };
   }
 
-  /** The axes to divide by: one on which all rows have one name divides nothing. */
-  function levelsOf({ axes }, rows, by) {
+  /** What to divide by: an axis on which all rows have one name divides nothing. */
+  function levelsOf(data, rows, by) {
     const divides = ({ codes }) => rows.some((row) => codes[row] !== codes[rows[0]]);
-    const levels = LEVELS[by].filter((axis) => divides(axes[axis]));
-    return levels.length ? levels : ['group'];
+    const axes = LEVELS[by].filter((axis) => divides(data.axes[axis]));
+    return (axes.length ? axes : ['group']).map((axis) => (axis === 'block' ? depthLevel(data, rows) : level(data, axis)));
   }
 
-  const wordOf = (axis) => (axis === 'group' ? 'component' : axis);
-
-  /** The rows divided by the first axis, each division by the next: nodes with their path from the root. */
-  function grow(data, rows, [axis, ...further], path) {
-    if (!axis) return [];
+  /** An axis: its word, and of a row the index, of an index the name and the selector's terms. */
+  function level(data, axis) {
     const { names, codes } = data.axes[axis];
+    return {
+      word: axis === 'group' ? 'component' : axis,
+      of: (row) => codes[row],
+      name: (code) => names[code],
+      terms: (code) => Selectors.ofGroup(data, axis, names[code]),
+    };
+  }
+
+  function depthLevel(data, rows) {
+    const { places, at } = Depth.of(data, rows);
+    return { word: 'block', of: at, name: (place) => places[place].title, terms: (place) => [places[place].term] };
+  }
+
+  /** The rows divided by the first level, each division by the next: nodes with their path from the root. */
+  function grow(data, rows, [level, ...further], path) {
+    if (!level) return [];
     const members = new Map();
     for (const row of rows) {
-      if (!members.has(codes[row])) members.set(codes[row], []);
-      members.get(codes[row]).push(row);
+      const code = level.of(row);
+      if (!members.has(code)) members.set(code, []);
+      members.get(code).push(row);
     }
-    const titles = View.shortNames([...members.keys()].map((code) => names[code]));
+    const titles = View.shortNames([...members.keys()].map(level.name));
     return [...members].map(([code, its]) => {
-      const own = [...path, [axis, names[code]]];
+      const name = level.name(code);
+      const own = [...path, { name, terms: () => level.terms(code) }];
       return {
-        title: titles.get(names[code]), path: own, rows: its,
-        energy: total(data, its), children: grow(data, its, further, own),
+        title: titles.get(name), path: own, rows: its, energy: total(data, its), children: grow(data, its, further, own),
       };
     });
   }
@@ -163,12 +177,7 @@ const Treemap = (() => {
     };
   }
 
-  const named = ({ path, title }) => (path?.length ? path.map(([, name]) => name).join(' · ') : title);
-
-  /** The terms that select a node: one for every name on its path. */
-  function termsOf(data, path) {
-    return path.flatMap(([axis, name]) => Selectors.ofGroup(data, axis, name));
-  }
+  const named = ({ path, title }) => (path?.length ? path.map(({ name }) => name).join(' · ') : title);
 
   function notes(view, rows, isPooled) {
     const unchanged = view.around(Selectors.AXES).length - rows.length;

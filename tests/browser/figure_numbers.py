@@ -57,16 +57,17 @@ def select_python(scan: Scan, text: str) -> tuple[KeyScan, ...]:
 
 
 def profile(page: Any) -> dict[tuple[str, str], float]:
-    """What is drawn, by component and block; the gaps of a line are no points."""
+    """What is drawn, by component and place, each over its own label; the gaps of a line are no points."""
+    figure = page.figure("profile")
+    axis = figure["layout"]["xaxis"]
+    labels = dict(zip(axis["tickvals"], axis["ticktext"], strict=True))
     found = {}
-    for trace in page.figure("profile")["data"]:
-        names = page.run(
-            "return document.querySelector('[data-section=profile] .figure').layout.xaxis.ticktext"
-        )
-        for x, y, place in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
-            if place is not None:
-                assert x == names.index(place[1]) or len(names) < x
-                found[tuple(place)] = y
+    for trace in figure["data"]:
+        for x, y, names in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
+            if names is not None:
+                first = names[1].split(" … ")[0]
+                assert first == labels.get(x, first)
+                found[tuple(names)] = y
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import acos, pi
+from math import acos, pi, sqrt
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from figure_numbers import (
     whole,
 )
 
+from analyzer.measures import add_sums
 from analyzer.records import KeyScan, Labels, Scan
 
 pytestmark = pytest.mark.browser
@@ -286,6 +287,28 @@ def test_layers_of_a_language_model_have_a_profile(open_page: OpenPage, syntheti
     assert ["BASE"] == [block for _, block in head["customdata"]]
     assert 0 == page.run("return document.querySelectorAll('[data-section=tasks]').length")
     assert {1, 2} == {len(path) for path in areas(page)[0] if path}
+    assert [] == page.complaints()
+
+
+def test_neighbours_share_a_place_where_blocks_are_very_many(open_page: OpenPage, synthetic: Any) -> None:
+    """Of 450 blocks three make a point and an area, with their sums; a click selects all three."""
+    template = [key for key in counted(synthetic.scan) if key.sums.changed]
+    blocks = tuple(f"L{n:03}" for n in range(450))
+    keys = tuple(
+        replace(template[n % len(template)], key=block, labels=Labels("unet", block, "mlp", "weight", "mlp"))
+        for n, block in enumerate(blocks)
+    )
+    page = open_page(replace(synthetic.scan, keys=keys, blocks=blocks))
+    threes = {f"{keys[n].key} … {keys[n + 2].key}": keys[n : n + 3] for n in range(0, 450, 3)}
+    records = {place: add_sums(key.sums for key in its) for place, its in threes.items()}
+    expected = {("mlp", place): sqrt(its.sum_dd / its.sum_aa) for place, its in records.items()}
+    assert pytest.approx(profile(page), rel=1e-9) == expected
+    drawn = {path[0]: energy for path, energy in areas(page)[0].items() if path}
+    assert pytest.approx(drawn, rel=1e-9) == {place: its.sum_dd for place, its in records.items()}
+    page.point_at("[data-section=profile] .scatterlayer .trace .points path", click=True)
+    page.wait(
+        "return document.querySelector('#selection-text').textContent === 'block:L000..L002,component:mlp'"
+    )
     assert [] == page.complaints()
 
 

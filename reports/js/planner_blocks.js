@@ -14,10 +14,12 @@ const PlannerBlocks = (() => {
     number.addEventListener('input', () => {
       if (Number.isFinite(number.valueAsNumber)) set(number.valueAsNumber);
     });
+    let shown = 0;
+    number.addEventListener('blur', () => { number.value = rounded(shown); }); // an emptied field says nothing
     return {
       nodes: [slider, number],
-      slider,
       show(alpha, text) {
+        shown = alpha;
         slider.value = alpha;
         slider.style.setProperty('--at', `${100 * Math.min(Math.max(alpha, 0), 1)}%`);
         slider.setAttribute('aria-valuetext', text);

@@ -2,6 +2,7 @@
 // everything and of what lies outside all blocks. Each says what it would do.
 const PlannerBlocks = (() => {
   const MANY = 32; // blocks from which on a curve to draw stands above the sliders
+  const MOST = 240; // sliders of a page; with more blocks each is that of a few neighbours
   const SIDES = /^(IN|M|OUT)\d+$/;
 
   /** A slider with its number; `set(alpha)` hears of either. `show(alpha, text)` moves both. */
@@ -48,77 +49,84 @@ const PlannerBlocks = (() => {
     };
   }
 
-  /** Fill `place` with the sliders of all blocks; `change(edit)` hears of them, `choose(text)` of their names. */
+  /** Fill the section with the sliders of all blocks; `change(plan)` hears of them, `choose(text)` of their names. */
   function create(section, data, { change, plan, choose }) {
     const place = Dom.one('.blocks', section);
     const { blocks } = data.embedded;
     const masters = masterSliders(section, data, { change, plan });
     place.hidden = !blocks.length;
-    if (!blocks.length) return { show: (its, outcome) => masters.show(its, outcome) };
-    const set = (changes) => change(Plan.withWeights(data, plan(), changes));
-    const changes = relativeChanges(data);
-    const most = Math.max(...blocks.map((block) => changes.get(block) ?? 0)) || 1;
-    const isU = blocks.every((block) => SIDES.test(block));
-    const rows = blocks.map((block) => row(block, { isIn: changes.has(block), set, choose }));
+    if (!blocks.length) return masters;
+    const set = (weights) => change(Plan.withWeights(data, plan(), weights));
+    const runs = runsOf(data, blocks);
+    const most = Math.max(...runs.map((run) => run.change)) || 1;
+    const rows = runs.map((run) => row(run, { most, set, choose }));
     const list = Dom.one('.block-rows', place);
+    const isU = runs.every(({ title }) => SIDES.test(title));
     list.classList.add(isU ? 'u' : 'layers');
     if (isU) layOut(blocks, rows, list);
-    else list.style.setProperty('--rows', Math.ceil(blocks.length / 2)); // two columns, down each of them
+    else list.style.setProperty('--rows', Math.ceil(runs.length / 2)); // two columns, down each of them
     list.replaceChildren(...rows.map(({ node }) => node));
-    const curve = blocks.length > MANY ? PlannerCurve.create(Dom.one('.curve', place), blocks, { changes, most, set }) : null;
-    ramp(place, blocks, set);
+    const curve = runs.length > MANY ? PlannerCurve.create(Dom.one('.curve', place), runs, { most, set }) : null;
+    ramp(place, runs, set);
 
     function show(its, outcome) {
-      const alphas = Plan.weights(data, its);
+      const weights = Plan.weights(data, its);
+      const alphas = runs.map((run) => run.blocks.reduce((sum, block) => sum + weights[block], 0) / run.blocks.length);
       const isOverruled = its.budget !== undefined;
       Dom.one('.overruled', place).hidden = !isOverruled;
       place.classList.toggle('is-overruled', isOverruled);
       rows.forEach((each, at) => {
-        each.show(alphas[blocks[at]], { change: changes.get(blocks[at]), most, outcome: outcome?.blocks.get(blocks[at]) });
-        each.enable(!isOverruled && changes.has(blocks[at]));
+        each.show(alphas[at], outcome?.step);
+        each.enable(!isOverruled && runs[at].aa !== null);
       });
       curve?.show(alphas);
-      masters.show(its, outcome);
+      masters.show(its);
     }
 
     return { show };
   }
 
-  /** By block, how far B lies from A as a share of A's norm; undefined counts as 0. */
-  function relativeChanges(data) {
-    const { names, codes } = data.axes.block;
-    const rows = new Map();
-    for (const row of data.counted) {
-      if (!rows.has(codes[row])) rows.set(codes[row], []);
-      rows.get(codes[row]).push(row);
-    }
-    return new Map([...rows].map(([code, its]) => (
-      [names[code], Statistics.evaluate('relative_change', data.record(its), data) ?? 0]
-    )));
+  /**
+   * The blocks in network order, a few together where there are more than a page can hold sliders. Each
+   * run: its title, its selector, and how far B lies from A in it as a share of A's norm.
+   */
+  function runsOf(data, blocks) {
+    const size = Math.ceil(blocks.length / MOST);
+    const lengths = PlannerOutcome.lengths(data, 'block');
+    return Array.from({ length: Math.ceil(blocks.length / size) }, (_, at) => {
+      const its = blocks.slice(at * size, (at + 1) * size);
+      const [first, last] = [its[0], its.at(-1)];
+      const title = its.length === 1 ? first : `${first}..${last}`;
+      const isNamed = [first, last].every((block) => Selectors.term('block', block) !== null);
+      const held = its.map((block) => lengths.get(block)).filter(Boolean);
+      const total = (name) => held.reduce((sum, each) => sum + each[name], 0);
+      const aa = held.length ? total('aa') : null; // null: no key lies there
+      return { blocks: its, title, term: isNamed ? `block:${title}` : null, aa, change: PlannerOutcome.share(total('dd'), aa ?? 0) };
+    });
   }
 
-  /** One block: its name, slider, number, bar and its share of the way that the whole merge goes. */
-  function row(block, { isIn, set, choose }) {
-    const slider = alphaSlider(block, (alpha) => set({ [block]: alpha }));
+  /** One run of blocks, as nearly always of one: name, slider, number, bar, and its share of the whole step. */
+  function row({ blocks, title, term, aa, change }, { most, set, choose }) {
+    const slider = alphaSlider(title, (alpha) => set(Object.fromEntries(blocks.map((block) => [block, alpha]))));
     const its = bar();
-    const share = Dom.element('span', { class: 'share' });
-    const name = Dom.element('button', { type: 'button', class: 'name', title: `Select the keys of ${block} in the page` }, block);
-    const term = Selectors.term('block', block);
-    name.disabled = !isIn || term === null;
+    const share = Dom.element('span', { class: 'share', title: 'of the squared length of the whole step from A, Σ(alpha · d)²' });
+    const name = Dom.element('button', { type: 'button', class: 'name', title: `Select the keys of ${title} in the page` }, title);
+    name.disabled = aa === null || term === null;
     name.addEventListener('click', () => choose(term));
-    const node = Dom.element('div', { class: 'block-row', 'data-block': block }, name, ...slider.nodes, its.node, share);
-    if (!isIn) node.title = 'No key that counts lies in this block.';
+    const node = Dom.element('div', { class: 'block-row', 'data-block': title }, name, ...slider.nodes, its.node, share);
+    if (aa === null) node.title = 'No key that counts lies in this block.';
     return {
       node,
       enable: slider.enable,
-      show(alpha, { change, most, outcome }) {
-        const [moved, part] = [outcome?.moved ?? 0, outcome?.share ?? 0];
-        its.show((change ?? 0) / most, moved / most);
-        share.textContent = isIn ? Format.statistic(part, SHARE) : '';
-        const text = `moves ${block} by ${Format.statistic(moved, NUMBER)} of its norm, `
+      show(alpha, step) {
+        const energy = blocks.reduce((sum, block) => sum + (step?.blocks.get(block) ?? 0), 0);
+        const moved = PlannerOutcome.share(energy, aa ?? 0);
+        const part = step?.energy ? energy / step.energy : 0;
+        its.show(change / most, moved / most);
+        share.textContent = aa === null ? '' : Format.statistic(part, SHARE);
+        const text = `moves ${title} by ${Format.statistic(moved, NUMBER)} of its norm, `
           + `${Format.statistic(part, SHARE)} of the whole step`;
-        its.node.title = `B differs from A by ${Format.statistic(change, NUMBER)} of the norm of ${block}; this merge ${text}.`;
-        share.title = 'of the squared length of the whole step from A, Σ(alpha · d)²';
+        its.node.title = `B differs from A by ${Format.statistic(change, NUMBER)} of the norm of ${title}; this merge ${text}.`;
         slider.show(alpha, `${rounded(alpha)}: ${text}`);
       },
     };
@@ -163,17 +171,17 @@ const PlannerBlocks = (() => {
   }
 
   /** Two blocks and an alpha at each: all between them get the straight line. */
-  function ramp(place, blocks, set) {
+  function ramp(place, runs, set) {
     const field = (name) => Dom.one(`[name="ramp-${name}"]`, place);
-    for (const name of ['first', 'last']) {
-      field(name).replaceChildren(...blocks.map((block) => Dom.element('option', { value: block }, block)));
-    }
+    const blocks = runs.flatMap((run) => run.blocks);
+    const option = (block) => Dom.element('option', { value: block }, block);
+    field('first').replaceChildren(...runs.map((run) => option(run.blocks[0])));
+    field('last').replaceChildren(...runs.map((run) => option(run.blocks.at(-1))));
     field('last').value = blocks.at(-1);
     Dom.one('[name="ramp"]', place).addEventListener('click', () => {
       const [first, last] = ['first', 'last'].map((name) => blocks.indexOf(field(name).value));
       const [start, end] = ['start', 'end'].map((name) => field(name).valueAsNumber);
-      if (![start, end].every(Number.isFinite)) return;
-      set(PlannerCurve.line(blocks, [first, start], [last, end]));
+      if ([start, end].every(Number.isFinite)) set(PlannerCurve.line(blocks, [first, start], [last, end]));
     });
   }
 

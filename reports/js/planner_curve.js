@@ -9,40 +9,44 @@ const PlannerCurve = (() => {
     )));
   }
 
-  /** Fill `place` with a column a block: behind it how much the block differs, on it its alpha. */
-  function create(place, blocks, { changes, most, set }) {
-    const columns = blocks.map((block) => {
+  /** Fill `place` with a column a run of blocks: behind it how much it differs, on it its alpha. */
+  function create(place, runs, { most, set }) {
+    const columns = runs.map(({ title, change }) => {
       const [whole, mark] = [Dom.element('i', { class: 'whole' }), Dom.element('i', { class: 'mark' })];
-      whole.style.height = `${(100 * (changes.get(block) ?? 0)) / most}%`;
-      return { mark, node: Dom.element('span', { title: block }, whole, mark) };
+      whole.style.height = `${(100 * change) / most}%`;
+      return { mark, node: Dom.element('span', { title }, whole, mark) };
     });
     place.hidden = false;
     place.replaceChildren(...columns.map(({ node }) => node));
+    const places = runs.map((_, at) => at);
+    const draw = (one, other) => set(Object.fromEntries(Object.entries(line(places, one, other)).flatMap(([at, alpha]) => (
+      runs[at].blocks.map((block) => [block, alpha])
+    ))));
     let last = null;
 
-    /** Where a pointer stands: the block's place and the alpha, in steps of 0.01. */
+    /** Where a pointer stands: the run's place and the alpha, in steps of 0.01. */
     function under(event) {
       const { left, top, width, height } = place.getBoundingClientRect();
-      const at = Math.floor(((event.clientX - left) / width) * blocks.length);
+      const at = Math.floor(((event.clientX - left) / width) * runs.length);
       const alpha = 1 - (event.clientY - top) / height;
-      return [clamp(at, blocks.length - 1), Math.round(100 * clamp(alpha, 1)) / 100];
+      return [clamp(at, runs.length - 1), Math.round(100 * clamp(alpha, 1)) / 100];
     }
 
     place.addEventListener('pointerdown', (event) => {
       place.setPointerCapture(event.pointerId);
       last = under(event);
-      set(line(blocks, last, last));
+      draw(last, last);
     });
     place.addEventListener('pointermove', (event) => {
       if (!last) return;
       const next = under(event);
-      set(line(blocks, last, next)); // a fast pointer skips blocks
+      draw(last, next); // a fast pointer skips blocks
       last = next;
     });
     for (const name of ['pointerup', 'pointercancel']) place.addEventListener(name, () => { last = null; });
     return {
       show(alphas) {
-        columns.forEach(({ mark }, at) => { mark.style.bottom = `${100 * clamp(alphas[blocks[at]], 1)}%`; });
+        columns.forEach(({ mark }, at) => { mark.style.bottom = `${100 * clamp(alphas[at], 1)}%`; });
       },
     };
   }

@@ -15,10 +15,7 @@ const PlannerOutcome = (() => {
       const energy = step.groups.get(name) ?? 0;
       groups.set(name, { ...prediction, share: step.energy ? energy / step.energy : null });
     }
-    const blocks = new Map([...step.blocks].map(([name, { energy, norm }]) => [name, {
-      moved: norm > 0 ? Math.sqrt(energy / norm) : null, share: step.energy ? energy / step.energy : null,
-    }]));
-    return { whole: outlook.whole, groups, blocks, step, warning: outlook.warning(), note: outlook.note };
+    return { whole: outlook.whole, groups, step, warning: outlook.warning(), note: outlook.note };
   }
 
   /**
@@ -26,10 +23,9 @@ const PlannerOutcome = (() => {
    * B − A, and how far off that line, in lengths of B − A; and how many keys it touches.
    */
   function stepOf(data, alphas) {
-    const { sum_aa, sum_dd } = data.sums;
+    const { sum_dd } = data.sums;
     const [block, group] = [data.axes.block, data.axes.group];
-    const blocks = block.names.map((name) => [name, { energy: 0, norm: 0 }]);
-    const groups = new Float64Array(group.names.length);
+    const [blocks, groups] = [block, group].map(({ names }) => new Float64Array(names.length));
     let [whole, along, energy, touched] = [0, 0, 0, 0];
     for (const row of data.all) {
       const alpha = alphas[row];
@@ -39,16 +35,35 @@ const PlannerOutcome = (() => {
       whole += sum_dd[row];
       along += alpha * sum_dd[row];
       energy += its;
-      blocks[block.codes[row]][1].energy += its;
-      blocks[block.codes[row]][1].norm += sum_aa[row];
+      blocks[block.codes[row]] += its;
       groups[group.codes[row]] += its;
     }
     const x = whole ? along / whole : 0;
     return {
-      energy, touched, blocks: new Map(blocks), groups: new Map(group.names.map((name, code) => [name, groups[code]])),
+      energy, touched,
+      blocks: new Map(block.names.map((name, code) => [name, blocks[code]])),
+      groups: new Map(group.names.map((name, code) => [name, groups[code]])),
       along: x, aside: whole ? Math.sqrt(Math.max(energy / whole - x * x, 0)) : 0,
     };
   }
+
+  /** By name on an axis, the squared lengths of A and of B − A, over the keys that count. */
+  function lengths(data, axis) {
+    const { sum_aa, sum_dd } = data.sums;
+    const { names, codes } = data.axes[axis];
+    const found = names.map(() => ({ aa: 0, dd: 0, keys: 0 }));
+    for (const row of data.counted) {
+      const its = found[codes[row]];
+      its.keys += 1;
+      if (!Number.isFinite(sum_aa[row] + sum_dd[row])) continue;
+      its.aa += sum_aa[row];
+      its.dd += sum_dd[row];
+    }
+    return new Map(names.map((name, code) => [name, found[code]]).filter(([, { keys }]) => keys));
+  }
+
+  /** The length of a step as a share of A's norm; 0 where it is undefined, as a bar shows it. */
+  const share = (squares, aa) => (aa > 0 ? Math.sqrt(squares / aa) : 0);
 
   /** Write an outcome into the page; null where there is none, as with a selector that does not parse. */
   function show(section, data, outcome) {
@@ -111,5 +126,5 @@ const PlannerOutcome = (() => {
     if (place.textContent !== text) place.textContent = text; // read out again only when it changes
   }
 
-  return { of, show };
+  return { of, lengths, share, show };
 })();

@@ -44,7 +44,7 @@ const Plan = (() => {
     const list = (values) => values.map(escaped).join(',');
     const fields = {
       alpha: plan.alpha === DEFAULT.alpha ? undefined : plan.alpha ?? '',
-      blocks: plan.weights && list(data.embedded.blocks.map((block) => plan.weights[block] ?? '')),
+      blocks: plan.weights && runs(data.embedded.blocks.map((block) => plan.weights[block] ?? '')),
       preset: plan.preset && list([plan.preset]),
       base: plan.base_alpha,
       only: plan.only && list([plan.only]),
@@ -76,7 +76,7 @@ const Plan = (() => {
     const preset = data.embedded.planner?.presets.find(({ name }) => name === fields.preset?.[0])?.name;
     return edit({}, {
       alpha: fields.alpha ? alpha : DEFAULT.alpha,
-      weights: preset ? undefined : listed(data, fields.blocks ?? []),
+      weights: preset ? undefined : listed(data, spread(fields.blocks ?? [], data.embedded.blocks.length)),
       preset,
       base_alpha,
       only: fields.only?.[0],
@@ -87,6 +87,27 @@ const Plan = (() => {
       dtype: DTYPES.find((name) => name === fields.dtype?.[0]),
       ...Object.fromEntries(switches),
     });
+  }
+
+  /** Values one after the other, repeated ones as "0.5x12". */
+  function runs(values) {
+    const found = [];
+    for (const value of values) {
+      if (found.at(-1)?.value === value) found.at(-1).count += 1;
+      else found.push({ value, count: 1 });
+    }
+    return found.map(({ value, count }) => (count > 1 ? `${value}x${count}` : String(value))).join(',');
+  }
+
+  /** The values of such a text, at most `most` of them. */
+  function spread(texts, most) {
+    const values = [];
+    for (const text of texts) {
+      const [value, count = '1'] = text.split('x');
+      const times = Math.min(Number(count) || 0, most - values.length);
+      for (let time = 0; time < times; time += 1) values.push(value);
+    }
+    return values;
   }
 
   // The signs that part fields and values; a percent sign would be escaped once more by the address.
@@ -100,7 +121,7 @@ const Plan = (() => {
   }
 
   function listed(data, numbers) {
-    const found = data.embedded.blocks.map((block, place) => [block, number(numbers[place])]);
+    const found = numbers.map((text, place) => [data.embedded.blocks[place], number(text)]);
     return Object.fromEntries(found.filter(([, value]) => value !== undefined));
   }
 

@@ -14,8 +14,8 @@ const PlannerSwitches = (() => {
   /** Fill the section's table and lists; `change(plan)` hears of the switches, `choose(text)` of names. */
   function create(section, data, { change, plan, choose }) {
     const turn = (field, name) => (isOn) => change(Plan.withSwitch(plan(), field, name, isOn));
-    const groups = View.groups({ data, isSelected: () => false }, 'group', data.counted)
-      .map((group) => ({ ...group, change: Statistics.evaluate('relative_change', group.record, data) ?? 0 }))
+    const groups = [...PlannerOutcome.lengths(data, 'group')]
+      .map(([name, { aa, dd }]) => ({ name, change: PlannerOutcome.share(dd, aa) }))
       .sort((one, other) => other.change - one.change || (one.name < other.name ? -1 : 1));
     const titles = View.shortNames(groups.map(({ name }) => name));
     const most = Math.max(...groups.map((group) => group.change)) || 1;
@@ -74,10 +74,9 @@ const PlannerSwitches = (() => {
 
   /** A row of switches for the names of an axis, where there is more than one. */
   function labels(section, data, { field, axis, heading, turn }) {
-    const counts = new Map();
-    for (const row of data.counted) counts.set(data.label(axis, row), (counts.get(data.label(axis, row)) ?? 0) + 1);
-    if (counts.size < 2) return [];
-    const chips = [...counts].map(([name, keys]) => {
+    const names = PlannerOutcome.lengths(data, axis);
+    if (names.size < 2) return [];
+    const chips = [...names].map(([name, { keys }]) => {
       const box = checkbox(`merge the ${axis} ${name}`, turn(field, name));
       const label = Dom.element('label', { class: 'chip', title: Format.plural(keys, 'key') }, box, Format.shorten(name, 40));
       return { field, name, box, label };

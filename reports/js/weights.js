@@ -74,7 +74,8 @@ const Weights = (() => {
     const isGiven = entries(plan.weights).length > 0;
     if (!isGiven && !plan.preset) return null;
     if (!blocks.length) throw new Guide.GuideError('This model has no numbered blocks: use components and parts.');
-    const stranger = Object.keys(plan.weights ?? {}).find((name) => !blocks.includes(name));
+    const known = new Set(blocks);
+    const stranger = Object.keys(plan.weights ?? {}).find((name) => !known.has(name));
     if (stranger !== undefined) throw new Guide.GuideError(`“${stranger}” is no block of this model.`);
     const preset = plan.preset ? presetOf(data, plan.preset) : null;
     const weight = (block, place) => plan.weights?.[block] ?? preset?.weights[place] ?? plan.alpha ?? 1;

@@ -49,6 +49,32 @@ def test_a_hundred_layers_are_drawn_as_a_curve(open_page: Callable[..., Any], hu
     assert [] == planner.page.complaints()
 
 
+def test_of_thousands_of_layers_neighbours_share_a_slider(
+    open_page: Callable[..., Any], hundred: Scan
+) -> None:
+    """A page holds hundreds of sliders, not thousands; a name then selects the run of layers."""
+    layers = [f"L{place:04}" for place in range(1000)]
+    keys = [
+        replace(
+            row,
+            key=f"model.{layer}.weight",
+            key_b=f"model.{layer}.weight",
+            labels=replace(row.labels, block=layer),
+        )
+        for layer, row in zip(layers, hundred.keys * 5, strict=False)
+    ]
+    planner = Planner(open_page(replace(hundred, keys=tuple(keys), blocks=tuple(layers)), found=()))
+    assert 200 == planner.page.run("return document.querySelectorAll('.block-row').length")
+    planner.move("alpha of everything", 0)
+    planner.move("alpha of L0005..L0009", 1)
+    scan = replace(hundred, keys=tuple(keys), blocks=tuple(layers))
+    wanted = expected(scan, lambda row: 1.0 if "L0005" <= row.labels.block <= "L0009" else 0.0)
+    assert wanted == pytest.approx(planner.figures(), rel=1e-9)
+    planner.page.run("document.querySelector('[data-block=\"L0005..L0009\"] button').click()")
+    planner.page.wait("return document.querySelector('#selection-text').textContent === 'block:L0005..L0009'")
+    planner.page.wait("return location.hash.includes('x5')")
+
+
 def test_one_key_without_blocks_is_planned(
     open_page: Callable[..., Any], synthetic: Any, sums_of: Callable[..., Any]
 ) -> None:

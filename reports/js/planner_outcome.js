@@ -78,7 +78,9 @@ const PlannerOutcome = (() => {
     }
     const touched = outcome?.step.touched ?? null;
     put('touched', touched === null ? Format.UNDEFINED : touched.toLocaleString('en'), `of ${Format.plural(data.size, 'key')} in both models`);
-    Dom.one('.between-text', section).textContent = outcome ? drawBetween(Dom.one('.between', section), outcome.step) : '';
+    // Sums beyond fp64 leave the merge no place in the drawing.
+    const isPlaced = Boolean(outcome) && [outcome.step.along, outcome.step.aside].every(Number.isFinite);
+    Dom.one('.between-text', section).textContent = isPlaced ? drawBetween(Dom.one('.between', section), outcome.step) : '';
     survival(section, outcome);
   }
 

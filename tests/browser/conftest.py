@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,7 @@ from analyzer.findings import findings
 from analyzer.kinship import kinship
 from analyzer.measures import Sums
 from analyzer.records import Finding, KeyScan, Labels, ModelId, Scan, ShapeMismatch
-from reports.embedded import Intervals
+from reports.embedded import Intervals, Planner
 from reports.page import render
 
 sys.path.append(str(Path(__file__).parent))
@@ -90,12 +92,22 @@ class Page:
         self.run(script, text)
 
     def select(self, text: str) -> None:
-        """Type a selector and wait until the page has taken it."""
+        """Type a selector and wait until the page has taken it and drawn it."""
         self.type_selector(text)
         self.wait("return document.querySelector('#selection-text').textContent === arguments[0]", text)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until every figure is drawn as it should be; those out of sight come a moment later."""
+        self.wait("return window.mergescope.isDrawn?.() ?? true")
+
+    def fragment(self) -> str:
+        """What the page's address holds of its state; it follows a change in a moment."""
+        return self.run("return decodeURIComponent(location.hash.slice(1))")
 
     def figure(self, section: str) -> dict[str, Any]:
         """The traces and the axes that Plotly drew in a section."""
+        self.settle()
         script = """
             const { data, layout } = document.querySelector(`[data-section="${arguments[0]}"] .figure`);
             return JSON.parse(JSON.stringify({ data, layout }));"""
@@ -116,21 +128,24 @@ class Page:
         """Select everything, put every switch back, and sort as a fresh page does."""
         script = """
             const change = (control) => control.dispatchEvent(new Event('change'));
-            for (const list of document.querySelectorAll('section select')) {
+            const all = (kind) => document.querySelectorAll(`section:not([data-section=planner]) ${kind}`);
+            for (const list of all('select')) {
               if (list.selectedIndex === 0) continue;
               list.selectedIndex = 0;
               change(list);
             }
-            for (const box of document.querySelectorAll('section input:checked')) {
+            for (const box of all('input:checked')) {
               box.checked = false;
               change(box);
             }
-            document.querySelector('[name=whole][aria-pressed=true]')?.click();
+            for (const button of document.querySelectorAll('[name=whole][aria-pressed=true]')) button.click();
+            document.querySelector('[data-section=planner] [name=reset]')?.click();
             document.querySelector('th:not([aria-sort])[data-column=relative_change] button')?.click();
             const isFiltered = document.querySelector('#selector').value !== '';
             if (isFiltered) document.querySelector('#selection button').click();"""
         self.run(script)
         self.wait("return document.querySelector('#selection').hidden")
+        self.settle()
 
     def complaints(self) -> list[str]:
         """Errors and warnings in the console since the last call."""
@@ -183,13 +198,17 @@ def open_page(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
         *,
         found: Sequence[Finding] | None = None,
         intervals: Intervals | None = None,
+        planner: Planner | None = None,
         plotlyjs: Any = "inline",
         size: tuple[int, int] = DESKTOP,
         scheme: str = "light",
+        fragment: str = "",
     ) -> Page:
         name = kinship(scan)[0] or "undefined"
         found = findings(scan) if found is None else found
-        html = render(scan, kinship=name, findings=found, intervals=intervals, plotlyjs=plotlyjs)
+        html = render(
+            scan, kinship=name, findings=found, intervals=intervals, planner=planner, plotlyjs=plotlyjs
+        )
         path.write_text(html, encoding="utf-8")
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
@@ -198,7 +217,9 @@ def open_page(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         page = Page(driver)
         page.complaints(), page.requests()  # what an earlier page left behind
-        driver.get(path.as_uri())
+        if fragment:
+            driver.get("about:blank")  # from the page itself it would be a jump inside it
+        driver.get(path.as_uri() + fragment)
         page.wait("return Boolean(window.mergescope && window.mergescope.predict)")
         return page
 
@@ -254,6 +275,24 @@ def synthetic() -> Synthetic:
         with_spectrum=True,
     )
     return Synthetic(scan, arrays)
+
+
+@pytest.fixture(scope="session")
+def take_screenshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page, str], Path]:
+    """What saves the whole page as NAME.png, in the folder MERGESCOPE_SCREENSHOTS where that is set."""
+    asked = os.environ.get("MERGESCOPE_SCREENSHOTS")
+    folder = Path(asked) if asked else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> Path:
+        content = page.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+        options = {"format": "png", "captureBeyondViewport": True, "clip": {**content, "scale": 1}}
+        shot = page.driver.execute_cdp_cmd("Page.captureScreenshot", options)
+        path = folder / f"{name}.png"
+        path.write_bytes(base64.b64decode(shot["data"]))
+        return path
+
+    return take
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ def test_a_scan_of_integers_alone_has_a_table_and_undefined_numbers(
     assert "Nothing to rank" in page.text("[data-section=ranking] .figure")
     assert ["—", "—", "—", "1.3 %", "not counted"] == page.rows()[0][-5:]
     assert {
-        "norm": 0,
+        "norm": None,
         "distance_a": None,
         "distance_b": None,
         "cosine_a": None,

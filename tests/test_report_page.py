@@ -259,6 +259,21 @@ def test_the_page_of_the_command_says_how_sure_its_rankings_are() -> None:
     assert set(measured(scan)) - EXACT == set(data["rows"]["block"])
 
 
+def test_of_thousands_of_groups_none_has_an_interval() -> None:
+    """Of 12,500 blocks they took an hour, for a page on which nobody compares them."""
+    keys = [
+        key_scan(
+            f"k{i}",
+            sums=replace(key_scan().sums, sum_dd=0.1 + i / 1e4),
+            labels=replace(key_scan().labels, block=f"L{i // 6:05}"),
+        )
+        for i in range(3006)
+    ]
+    rows = embedded(render_report(scan_of(*keys), plotlyjs="cdn").decode())["intervals"]["rows"]
+    assert rows["group"]
+    assert not rows["block"]
+
+
 def test_a_page_without_a_ranking_needs_no_intervals() -> None:
     """Identical models have no figures, and so nothing to be unsure of."""
     same = key_scan(sums=Sums(numel=4, n=4, numeric=4, sum_aa=1.0, sum_bb=1.0))

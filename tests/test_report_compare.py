@@ -71,9 +71,9 @@ def test_several_scans_make_one_page(run: Run, scans: list[Path], tmp_path: Path
         "ranking",
         "map",
         "profile",
+        "histogram",
         "scatter",
         "treemap",
-        "histogram",
         "keys",
     ] == (re.findall(r'<(?:header|section)[^>]* data-section="(\w+)"', html))
     assert ["portrait.safetensors", "night.safetensors"] == re.findall(r'data-name="([^"]+)"', html)

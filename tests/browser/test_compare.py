@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -161,6 +162,7 @@ def comparison(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Page:
 def opened(comparison: Page, compared: Compared) -> Page:
     """The page of the three scans, opened once."""
     page = comparison.open(compared.scans)
+    page.run("window.mergescope.isShared = true")
     page.first_requests = page.requests()  # type: ignore[attr-defined]  # for the test that asks for them
     page.first_complaints = page.complaints()  # type: ignore[attr-defined]
     return page
@@ -169,11 +171,11 @@ def opened(comparison: Page, compared: Compared) -> Page:
 @pytest.fixture
 def page(opened: Page, compared: Compared) -> Iterator[Page]:
     """The page as it opens, whatever the test before did to it."""
-    if not opened.run(
-        "return document.querySelectorAll('.column').length === 3 && Boolean(window.mergescope)"
-    ):
-        opened.open(compared.scans)
+    if not opened.run("return Boolean(window.mergescope?.isShared)"):
+        opened.open(compared.scans).run("window.mergescope.isShared = true")
     yield opened
+    if not opened.run("return Boolean(window.mergescope.isShared)"):
+        return  # it left another page open
     opened.run(
         """
         for (const list of document.querySelectorAll('section select')) {
@@ -491,6 +493,26 @@ def test_the_key_table_filters_by_who_touched_a_key(page: Page, compared: Compar
     assert [f"{len(touched[0] & touched[1] & touched[2])} keys shown"] == page.texts("#shown")
 
 
+def test_the_rows_shown_are_saved_as_csv(page: Page, compared: Compared) -> None:
+    """A line a key, a column a model, full precision; empty where a scan does not hold the key."""
+    page.select("VAE,weight")
+    script = """
+        const [create, click] = [URL.createObjectURL, HTMLAnchorElement.prototype.click];
+        URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'blob:none'; };
+        HTMLAnchorElement.prototype.click = () => {};
+        document.querySelector('#save-rows').click();
+        [URL.createObjectURL, HTMLAnchorElement.prototype.click] = [create, click];
+        return window.saved;"""
+    head, *lines = csv.reader(page.run(script).splitlines())
+    assert ["key", "part", "block", "component", "kind", "shape"] == head[:6]
+    assert [f"relative_change B{n} run{n}/model.safetensors" for n in (1, 2, 3)] == head[6:]
+    keys = {key.key: key for key in counted(compared.scans[1], part="vae", kind="weight")}
+    assert set(keys) == {cells[0] for cells in lines}
+    for key, *_, first, second, third in lines:
+        assert ("0", "") == (first, third)
+        assert relative_change(compared, 1, [keys[key]]) == pytest.approx(float(second), rel=1e-12)
+
+
 # Safety, state, other screens
 
 
@@ -502,6 +524,20 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(opened: Page) -> Non
         assert opened.run(
             "return Boolean(document.querySelector(`[data-section=${arguments[0]}] .main-svg`))", section
         )
+
+
+def test_a_copied_address_restores_the_page(page: Page, compared: Compared) -> None:
+    """The selection and the switches lie in the fragment."""
+    page.select("attn2")
+    page.switch("ranking", "axis", "block")
+    page.switch("touched", "axis", "part")
+    page.wait("return location.hash.includes('select') && location.hash.includes('touched')")
+    fragment = page.run("return location.hash")
+    again = page.open(compared.scans, fragment=fragment, scheme="dark")
+    assert ["attn2"] == again.texts("#selection-text")
+    assert {"unet", "text_encoder", "vae"} >= {cells[0] for cells in again.rows("touched")}
+    assert "IN01" in again.figure("ranking")["layout"]["yaxis"]["ticktext"]
+    assert [] == again.complaints()
 
 
 def test_hostile_names_stay_text(comparison: Page, compared: Compared) -> None:
@@ -525,21 +561,6 @@ def test_hostile_names_stay_text(comparison: Page, compared: Compared) -> None:
     assert any(HOSTILE in text for text in page.texts("#keys td"))
     assert [] == page.complaints()
     assert [] == page.requests()
-
-
-def test_a_copied_address_restores_the_page(comparison: Page, compared: Compared) -> None:
-    """The selection and the switches lie in the fragment."""
-    page = comparison.open(compared.scans)
-    page.select("attn2")
-    page.switch("ranking", "axis", "block")
-    page.switch("touched", "axis", "part")
-    page.wait("return location.hash.includes('select') && location.hash.includes('touched')")
-    fragment = page.run("return location.hash")
-    again = comparison.open(compared.scans, fragment=fragment, scheme="dark")
-    assert ["attn2"] == again.texts("#selection-text")
-    assert {"unet", "text_encoder", "vae"} >= {cells[0] for cells in again.rows("touched")}
-    assert "IN01" in again.figure("ranking")["layout"]["yaxis"]["ticktext"]
-    assert [] == again.complaints()
 
 
 def test_it_fits_a_phone(comparison: Page, compared: Compared) -> None:

@@ -1,6 +1,7 @@
 // What all figures of several scans have in common: a colour for every scan, names, and the lines that
 // hovering shows. Knows no figure.
 const Columns = (() => {
+  const COUNT = new Intl.NumberFormat('en'); // costs much to make, and a figure has thousands of counts
   const LETTERS = 4; // characters that "B12 " takes
 
   /** The colour of a scan in all figures. */
@@ -51,14 +52,14 @@ const Columns = (() => {
       const { compared, touched } = record.keys(scan.place);
       if (!compared) return `${title(scan)}: not compared`;
       const value = Format.statistic(record.value(scan.place, statistic), entry);
-      return `${title(scan)}: ${value}, ${counts({ compared, touched })}`;
+      return record.rows.length === 1 ? `${title(scan)}: ${value}` : `${title(scan)}: ${value}, ${counts({ compared, touched })}`;
     });
     return [Format.shorten(heading, 80), entry.title, ...lines].map(Format.label).join('<br>');
   }
 
   /** "12 of 48 keys changed". */
   const counts = ({ compared, touched }) => (
-    `${touched.toLocaleString('en')} of ${Format.plural(compared, 'key')} changed`
+    `${COUNT.format(touched)} of ${COUNT.format(compared)} ${compared === 1 ? 'key' : 'keys'} changed`
   );
 
   /** The names of scans in a sentence: "B1", "B1 and B3", "B1, B2 and B4". */
@@ -68,8 +69,13 @@ const Columns = (() => {
 
   /** The least and the most of what is defined; both null where nothing is. */
   function ends(values) {
-    const defined = values.filter((value) => value !== null && Number.isFinite(value));
-    return defined.length ? [Math.min(...defined), Math.max(...defined)] : [null, null];
+    let [least, most] = [null, null];
+    for (const value of values) {
+      if (value === null || !Number.isFinite(value)) continue;
+      least = least === null ? value : Math.min(least, value);
+      most = most === null ? value : Math.max(most, value);
+    }
+    return [least, most];
   }
 
   /** What most figures note: that scans do not hold the same keys. */

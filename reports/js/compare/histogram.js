@@ -68,7 +68,8 @@ const CompareHistogram = (() => {
 
   function notes(lines) {
     const still = lines.filter((line) => !line.bins.length).map(({ scan }) => scan.letter);
-    return ['Each line is drawn over what changed in its own model.', still.length && `Nothing to draw of ${Columns.listed(still)}.`].filter(Boolean).join(' ');
+    const nothing = still.length ? ` Nothing to draw of ${Columns.listed(still)}.` : '';
+    return `Each line is drawn over what changed in its own model.${nothing}`;
   }
 
   return { draw };

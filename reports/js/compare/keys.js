@@ -18,12 +18,13 @@ const CompareKeys = (() => {
     const entry = () => data.statistics.get(statistic());
     const value = (row) => (scan.own[row] < 0 ? NaN : scan.data.column(statistic())[scan.own[row]]);
     const absent = (row) => scan.own[row] < 0;
+    const verdict = (row) => scan.data.verdicts[scan.data.verdict(scan.own[row])];
     return {
       name: scan.letter,
       title: scan.letter,
       meaning: Columns.title(scan, 120),
       text: (row) => (absent(row) ? 'not compared' : Format.statistic(value(row), entry())),
-      full: (row) => (absent(row) ? 'this scan does not hold the key' : `${Format.raw(value(row))} · ${scan.data.verdicts[scan.data.verdict(scan.own[row])]}`),
+      full: (row) => (absent(row) ? 'this scan does not hold the key' : `${Format.raw(value(row))} · ${verdict(row)}`),
       order: KeyTable.numeric(value),
       get firstSign() {
         return entry().ascending ? 1 : -1;
@@ -44,5 +45,16 @@ const CompareKeys = (() => {
     });
   }
 
-  return { columns, touched };
+  /** Rows as CSV, as the report saves them: what a key is, and of every model the statistic; absent is empty. */
+  function csv(data, rows, statistic) {
+    const head = ['key', ...LABELS, 'shape', ...data.scans.map((scan) => `${statistic} ${Columns.title(scan, 120)}`)];
+    const lines = Array.from(rows, (row) => {
+      const words = [data.key(row), ...LABELS.map((axis) => data.label(axis, row)), data.shape(row).join('x')];
+      const record = data.record([row]);
+      return [...words.map(Export.cell), ...record.values(statistic).map((value) => value ?? '')].join(',');
+    });
+    return [head.map(Export.cell).join(','), ...lines, ''].join('\n');
+  }
+
+  return { columns, touched, csv };
 })();

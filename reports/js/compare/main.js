@@ -84,12 +84,19 @@ const ComparePage = (() => {
     const columns = CompareKeys.columns(data, () => statistic.value);
     const table = KeyTable.create(keys, data, { columns, first: data.scans[0].letter });
 
+    let listed = [];
+
     /** The selected rows, or all, and of these those that were touched as asked. */
     function list() {
-      const rows = CompareKeys.touched(data, view().text ? view().rows : data.all, touched.value);
-      table.show(rows);
-      Dom.one('#shown').textContent = `${Format.plural(rows.length, 'key')} shown`;
+      listed = CompareKeys.touched(data, view().text ? view().rows : data.all, touched.value);
+      table.show(listed);
+      Dom.one('#shown').textContent = `${Format.plural(listed.length, 'key')} shown`;
     }
+
+    Dom.one('#save-rows').addEventListener('click', () => {
+      const text = CompareKeys.csv(data, listed, statistic.value);
+      Export.save(`keys-${statistic.value}.csv`, new Blob([text], { type: 'text/csv' }));
+    });
 
     for (const control of [statistic, touched]) {
       Controls.register('keys', control, list);

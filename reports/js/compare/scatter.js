@@ -68,7 +68,9 @@ const CompareScatter = (() => {
       const { x, y, isFirst } = grid.of(scan);
       const side = scan.place ? scan.place + 1 : '';
       return [
-        [`xaxis${side}`, { ...axis(points.map((its) => its.x), grid.column / 60), domain: x, anchor: `y${side}`, title: { text: 'relative change' } }],
+        [`xaxis${side}`, {
+          ...axis(points.map((its) => its.x), grid.column / 60), domain: x, anchor: `y${side}`, title: { text: 'relative change' },
+        }],
         [`yaxis${side}`, {
           ...axis(points.map((its) => its.y), 8), domain: y, anchor: `x${side}`, showticklabels: isFirst,
           ...(isFirst && { title: { text: 'cosine distance' } }),
@@ -88,7 +90,8 @@ const CompareScatter = (() => {
     const [least, most] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, 0]);
     const margin = most / least < 3 ? 2 : 1.3; // room for the points at the ends, and for a single one
     const [low, high] = [least / margin, most * margin];
-    return { type: 'log', range: [Math.log10(low), Math.log10(high)], fixedrange: true, ...Format.logTicks(low, high, Math.max(2, Math.floor(room))) };
+    const ticks = Format.logTicks(low, high, Math.max(2, Math.floor(room)));
+    return { type: 'log', range: [Math.log10(low), Math.log10(high)], fixedrange: true, ...ticks };
   }
 
   function notes(scans, found) {

@@ -38,7 +38,8 @@ const Sentences = (() => {
     const [first, last] = [known[0], known.at(-1)];
     if (first.value === 0) return [{ text: 'None of them changed anything.', value: '0' }];
     const rest = known.length > 1 ? `, ${last.letter} least: ${last.value ? number(last.value, data) : 'nothing'}` : '';
-    return [{ text: `${first.letter} (${first.name}) moved furthest from A, by ${number(first.value, data)} of its norm${rest}.`, value: number(first.value, data) }];
+    const value = number(first.value, data);
+    return [{ text: `${first.letter} (${first.name}) moved furthest from A, by ${value} of its norm${rest}.`, value }];
   }
 
   /** The component that each moved most; one sentence for those that have it in common. */
@@ -52,7 +53,8 @@ const Sentences = (() => {
     }
     return [...tops].map(([row, scans]) => {
       const how = scans.map(({ letter, place }) => `${number(row.values[place], data)} in ${letter}`);
-      const whose = scans.length === data.scans.length && scans.length > 1 ? 'in all of them' : `in ${Columns.listed(scans.map(({ letter }) => letter))}`;
+      const isCommon = scans.length === data.scans.length && scans.length > 1;
+      const whose = isCommon ? 'in all of them' : `in ${Columns.listed(scans.map(({ letter }) => letter))}`;
       const more = scans.length > 1 ? `: ${Columns.listed(how)}` : '';
       const value = number(Math.max(...scans.map(({ place }) => row.values[place])), data);
       return { text: `${row.title} moved most ${whose}${more}.`, value, axis: row.axis, name: row.name };

@@ -12,6 +12,7 @@ const CompareTreemap = (() => {
     const figures = drawn.filter(({ empty }) => !empty);
     if (!figures.length) return { empty: drawn[0].empty };
     const still = scans.filter(({ place }) => drawn[place].empty).map(({ letter }) => letter);
+    const nothing = still.length ? ` Nothing changed in ${Columns.listed(still)}.` : '';
     const foremost = figures.reduce((one, other) => (colours(other).cmax > colours(one).cmax ? other : one));
     const { cmax } = colours(foremost);
     return {
@@ -32,7 +33,7 @@ const CompareTreemap = (() => {
         annotations: scans.map((scan) => ({ ...Columns.heading(scan, grid.of(scan).x[0], grid.column, theme), y: grid.of(scan).y[1], yshift: 2 })),
       },
       label: `${figures[0].label}, in ${Format.plural(scans.length, 'scan')}`,
-      note: ['Areas are shares of the change energy of each model; colours mean the same in all.', still.length && `Nothing changed in ${Columns.listed(still)}.`].filter(Boolean).join(' '),
+      note: `Areas are shares of the change energy of each model; colours mean the same in all.${nothing}`,
       pick: (point) => figures[point.curveNumber].pick(point),
     };
   }

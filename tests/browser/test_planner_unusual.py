@@ -95,6 +95,16 @@ def test_one_key_without_blocks_is_planned(
     assert [] == planner.page.complaints()
 
 
+def test_a_phone_shows_the_planner_in_one_column(open_page: Callable[..., Any], synthetic: Any) -> None:
+    """Nothing is wider than the screen, and the map of the merge stays in sight above the sliders."""
+    page = open_page(synthetic.scan, size=(390, 844))
+    assert 390 == page.run("return document.documentElement.scrollWidth")
+    page.run("document.querySelector('[data-block=\"OUT05\"]').scrollIntoView({ block: 'center' })")
+    assert 0 == pytest.approx(
+        page.run("return document.querySelector('.outcome-map').getBoundingClientRect().top"), abs=1
+    )
+
+
 def test_an_identical_pair_has_no_planner(
     open_page: Callable[..., Any], synthetic: Any, sums_of: Callable[..., Any]
 ) -> None:

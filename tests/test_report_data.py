@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from analyzer.measures import Histogram, Sums, TaskSums
 from analyzer.records import KeyScan, Labels, ModelId, RowCosines, Scan, Spectrum
 from analyzer.statistics import STATISTICS
-from reports.embedded import Interval, Intervals, embed
+from reports import embedded
+from reports.embedded import Interval, Intervals, Planner, Preset, embed
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\"'\u2028"
 SUMS = Sums(numel=4, n=4, numeric=4, changed=4, sum_aa=1 / 3, sum_bb=0.4, sum_dd=0.1, sum_a=1e-300)
@@ -47,13 +48,16 @@ def scan_of(*keys: KeyScan, **changes: Any) -> Scan:
 class Data:
     """What the page's script reads: the JSON, and the numbers that its columns point into."""
 
-    def __init__(self, scan: Scan, *, intervals: Intervals | None = None) -> None:
+    def __init__(
+        self, scan: Scan, *, intervals: Intervals | None = None, planner: Planner | None = None
+    ) -> None:
         self.text = embed(
             scan,
             kinship="fine-tune",
             findings=[],
             statistics=STATISTICS,
             intervals=intervals or {},
+            planner=planner,
         )
         head, _, planes = zlib.decompress(b64decode(self.text)).partition(b"\n")
         self.json: dict[str, Any] = json.loads(head)
@@ -100,6 +104,37 @@ def test_histograms_come_back_by_key(them: list[Histogram]) -> None:
         read.append((first, counts[start:end], energies[start:end]))
         start = end
     assert [(its.first, its.counts.tolist(), its.energies.tolist()) for its in them] == read
+
+
+@given(st.lists(st.tuples(histograms, histograms), min_size=1, max_size=5))
+def test_steps_come_back_by_key(them: list[tuple[Histogram, Histogram]]) -> None:
+    """A page with a planner holds the energies of all steps, in both of their units."""
+    sums = [replace(SUMS, steps=steps, e4m3_steps=coarse) for steps, coarse in them]
+    data = Data(scan_of(*(key_scan(str(n), sums=its) for n, its in enumerate(sums))), planner=Planner())
+    for name in ("steps", "e4m3_steps"):
+        packed = data.json["steps"][name]
+        energies, read, start = data.column(packed["energies"]), [], 0
+        for first, length in zip(packed["first"], packed["lengths"], strict=True):
+            read.append((first, energies[start : start + length]))
+            start += length
+        assert [(h.first, h.energies.tolist()) for h in (getattr(its, name) for its in sums)] == read
+
+
+def test_a_page_of_too_many_keys_holds_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one without a planner: they are two thirds of what a page has of a key."""
+    assert Data(scan_of(key_scan())).json["steps"] is None
+    monkeypatch.setattr(embedded, "MOST_KEYS_WITH_STEPS", 1)
+    assert Data(scan_of(key_scan()), planner=Planner()).json["steps"] is not None
+    assert Data(scan_of(key_scan(), key_scan("y")), planner=Planner()).json["steps"] is None
+
+
+def test_a_planner_has_presets_formats_and_the_scan_s_file() -> None:
+    """What a page cannot know by itself; no planner, nothing of it."""
+    planner = Planner((Preset(name="GRAD_V", meaning="ends", weights=(1.0, 0.0)),), "scan.json")
+    data = Data(scan_of(key_scan()), planner=planner).json["planner"]
+    assert [{"name": "GRAD_V", "meaning": "ends", "weights": [1.0, 0.0]}] == data["presets"]
+    assert ("scan.json", [11, 2.0**-24]) == (data["scan"], data["formats"]["F16"])
+    assert Data(scan_of(key_scan())).json["planner"] is None
 
 
 def test_only_the_keys_that_have_a_record_take_room() -> None:

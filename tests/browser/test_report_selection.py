@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from analyzer.errors import SelectorError
+from analyzer.measures import add_sums
 from analyzer.records import KeyScan, Scan
 from analyzer.selectors import select
+from analyzer.statistics import STATISTICS
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +43,55 @@ SELECTORS = (
     "key:*[!kq].weight",
     "key:first_stage_model.*,!bias",
     "block:BASE,kind:bias",
+)
+# What selectors at random are made of.
+AXES = ("part", "block", "component", "kind", "key", "flavour")
+BLOCKS = ("IN00", "IN04", "in11", "M00", "OUT05", "OUT11", "VAE", "BASE", "X9")
+NAMES = (
+    *BLOCKS,
+    "attn2",
+    "to_k",
+    "attn2/to_k",
+    "transformer_blocks",
+    "transformer_blocks/attn1",
+    "ff",
+    "net",
+    "norm1",
+    "proj_in",
+    "decoder/proj_in",
+    "in_layers",
+    "weight",
+    "bias",
+    "other",
+    "Other",
+    "unet",
+    "U-Net",
+    "CLIP",
+    "vae",
+    "text_encoder",
+    "ema",
+    "schedule",
+    "position_ids",
+    "embeddings",
+    "attn",
+    "k",
+)
+PIECES = (
+    "*",
+    "?",
+    ".",
+    "model",
+    "in0",
+    "attn2",
+    "to_",
+    "[kq]",
+    "[!k]",
+    "[a-m]",
+    "[z-a]",
+    "weight",
+    "bias",
+    "*.",
+    "]",
 )
 REFUSED = (
     "attn",
@@ -117,6 +170,52 @@ def test_selectors_are_refused_where_the_command_line_refuses_them(
     script = "try { mergescope.predict([[arguments[0], 1]]) } catch (error) { return error.message }"
     message = page.run(script, text)
     assert message.endswith(".")
+
+
+@st.composite
+def selectors(draw: st.DrawFn) -> str:
+    """A selector of up to five terms, of names that the scan has and of some that it has not."""
+    names = st.one_of(
+        st.sampled_from(NAMES),
+        st.sampled_from(NAMES).map(str.upper),
+        st.tuples(st.sampled_from(AXES), st.sampled_from(NAMES)).map(":".join),
+        st.tuples(st.sampled_from(BLOCKS), st.sampled_from(BLOCKS)).map("..".join),
+        st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map(lambda parts: "key:" + "".join(parts)),
+        st.text("aIN01:.!*?[]/-é", min_size=1, max_size=6),
+    )
+    terms = draw(
+        st.lists(st.tuples(st.sampled_from(["", "", "!"]), names).map("".join), min_size=1, max_size=5)
+    )
+    return draw(st.sampled_from([",", " ", ", ", "\n"])).join(terms)
+
+
+@given(texts=st.lists(selectors(), min_size=60, max_size=60))
+@settings(
+    max_examples=8,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_any_selector_means_what_it_means_on_the_command_line(
+    page: Any, synthetic: Any, texts: list[str]
+) -> None:
+    """Terms at random: both languages refuse the same ones, and select the same keys with the others."""
+    script = """return arguments[0].map((text) => {
+        try { mergescope.predict([[text, 1]]) } catch (error) { return null }
+        const { numel, norm_a, norm_b, norm_delta } = mergescope.evaluate(text);
+        return [numel, norm_a, norm_b, norm_delta];
+    })"""
+    for text, found in zip(texts, page.run(script, texts), strict=True):
+        try:
+            chosen = select_python(synthetic.scan, text)
+        except SelectorError:
+            assert found is None, text
+        else:
+            total = add_sums(key.sums for key in chosen)
+            formulas = [STATISTICS[name].formula for name in ("norm_a", "norm_b", "norm_delta")]
+            expected = [total.numel, *(formula(total) for formula in formulas)]
+            assert found is not None, text
+            assert expected == pytest.approx(found, rel=1e-12), text
 
 
 def test_an_unknown_name_is_explained_and_changes_nothing(page: Any, synthetic: Any) -> None:

@@ -13,6 +13,7 @@ from analyzer.evaluation import evaluate
 from analyzer.measures import Sums, add_sums
 from analyzer.records import KeyScan, Labels, Scan
 from analyzer.selectors import select
+from analyzer.verdicts import verdict
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +40,9 @@ def xl_page(open_page: OpenPage, sdxl: Scan) -> Callable[[], Any]:
             opened[:] = [open_page(sdxl)]
             opened[0].run("window.mergescope.isMapsOwn = true")
         opened[0].restore()
+        opened[0].wait(
+            f"return !{VEIL}.includes(1)"
+        )  # until that is drawn, a click would meet the old figure
         return opened[0]
 
     return page
@@ -171,7 +175,7 @@ def test_a_selection_fades_the_other_cells(xl_page: Any) -> None:
     page = xl_page()
     before = drawn(page)
     page.select("attn2,IN04..IN08")
-    page.wait("return document.querySelector('[data-section=map] .figure').data[2].z.flat().includes(1)")
+    page.wait(f"return {VEIL}.includes(1)")
     assert_same(before, drawn(page))
     chosen = {f"unet · {block} · transformer_blocks/attn2" for block in DOWN[4:]}
     assert chosen == {title for title, veil in drawn(page, trace=2).items() if veil is None}
@@ -182,10 +186,9 @@ def test_a_selection_fades_the_other_cells(xl_page: Any) -> None:
 def test_a_click_on_a_cell_selects_block_and_component(xl_page: Any, sdxl: Scan) -> None:
     """And a second one on the same cell lets go."""
     page = xl_page()
-    veiled = "document.querySelector('[data-section=map] .figure').data[2].z.flat().includes(1)"
     for is_chosen in (True, False):
         click(page, *cell_at(page, "IN04", "attn2"), over="IN04 · transformer_blocks/attn2")
-        page.wait(f"return {veiled} === arguments[0]", is_chosen)
+        page.wait(f"return {VEIL}.includes(1) === arguments[0]", is_chosen)
         text = page.text("#selection-text")
         hit = {("IN04", "transformer_blocks/attn2")} if is_chosen else set()
         keys = select_python(sdxl, text) if text else ()
@@ -240,6 +243,32 @@ def test_a_click_on_a_name_of_the_ranking_selects_its_group(xl_page: Any) -> Non
     )
     click(page, *place)
     page.wait(SELECTED, "component:decoder")
+
+
+def test_bars_of_the_ranking_wear_the_colour_of_their_verdict(open_page: OpenPage, synthetic: Any) -> None:
+    """What only rounded or was only cast is paler than what changed, and a legend says which is which."""
+    names = ("changed", "rounding", "cast")
+    scan = scan_of(synthetic.scan, (), [("unet", "BASE", name) for name in names])
+    altered = {
+        "changed": {},
+        "rounding": {"sum_dd": 1e-9, "sum_ulp_sq": 1e-6},
+        "cast": {"sum_dd": 1e-12, "cast_only": scan.keys[2].sums.changed},
+    }
+    keys = tuple(
+        replace(key, sums=replace(key.sums, **altered[key.labels.group]))  # type: ignore[arg-type]  # of floats and ints
+        for key in scan.keys
+    )
+    page = open_page(replace(scan, keys=keys))
+    assert list(names) == [verdict(key.sums) for key in keys]
+    bars = page.figure("ranking")["data"][0]["marker"]["color"]
+    colour = "return getComputedStyle(document.documentElement).getPropertyValue(arguments[0]).trim()"
+    assert [page.run(colour, name) for name in ("--accent", "--partly", "--slightly")] == bars
+    legend = "[...document.querySelectorAll('[data-section=ranking] .legend li')]"
+    words = page.run(f"return {legend}.map((its) => its.textContent)")
+    assert ["changed", "rounding alone", "equal after a cast"] == words
+    page.select("component:cast")
+    page.wait("return document.querySelector('[data-section=ranking] .legend').children.length === 3")
+    assert [page.run(colour, "--slightly")] == page.figure("ranking")["data"][0]["marker"]["color"][2:]
 
 
 # Models of other shapes
@@ -354,6 +383,7 @@ def test_a_phone_turns_the_map_and_scrolls_only_its_own_box(open_page: OpenPage,
 
 
 SELECTED = "return document.querySelector('#selection-text').textContent === arguments[0]"
+VEIL = "document.querySelector('[data-section=map] .figure').data[2].z.flat()"
 SEEN = "document.querySelector('[data-section=map]').scrollIntoView();"
 
 
@@ -427,7 +457,7 @@ def click(page: Any, x: float, y: float, *, over: str = "") -> None:
             "Input.dispatchMouseEvent", {**event, "type": "mouseMoved", "x": 1, "y": 1}
         )
         page.wait(f"return {label} === ''")
-    page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {**event, "type": "mouseMoved", "x": x + 1})
+    # One movement: Plotly looks at a second 50 ms later, and finds nothing under a button pressed by then.
     page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {**event, "type": "mouseMoved"})
     if over:
         page.wait(f"return {label}.includes(arguments[0])", over)

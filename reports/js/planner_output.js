@@ -20,11 +20,16 @@ const PlannerOutput = (() => {
     reading(section, data, replace);
     return {
       show() {
-        command.textContent = Recipe.command(data, plan());
+        command.replaceChildren(...words(Recipe.command(data, plan())));
         toml.textContent = Recipe.toml(data, plan());
         copied.textContent = '';
       },
     };
+  }
+
+  /** A command line whose options stay whole where they fit: a browser would break a line inside of “--”. */
+  function words(text) {
+    return text.split(/ (?=--)/).flatMap((word, place) => [place ? ' ' : '', Dom.element('span', {}, word)]);
   }
 
   /** Copy an element's text; where the browser refuses, select it for the reader to copy. */

@@ -5,6 +5,8 @@ const State = (() => {
   const READABLE = /%(2C|3A|2F|20|21|2A|7C|40|3B|24)/g; // signs of selectors that a fragment may hold as they are
   const pieces = new Map();
   let timer;
+  let known = window.location.hash; // the fragment that the page last wrote or followed
+  let turn = 0; // of following an address: a later one ends those before it
 
   /**
    * A piece of the state. `get()` is its text, '' where it stands at its default; `set(text)` takes such
@@ -21,10 +23,12 @@ const State = (() => {
   }
 
   function write() {
+    if (window.location.hash !== known) return; // it has just been changed, and is to be followed
     const [address] = window.location.href.split('#');
     const fragment = encoded();
     try {
       window.history.replaceState(null, '', fragment ? `${address}#${fragment}` : address);
+      known = window.location.hash;
     } catch (error) {
       if (error.name !== 'SecurityError') throw error; // a page inside another one has no address to change
     }
@@ -42,8 +46,14 @@ const State = (() => {
   /** Put every piece where the address says, or at its default; what is broken in it is ignored. */
   async function restore() {
     clearTimeout(timer);
-    const texts = decoded(window.location.hash.slice(1));
-    for (const [name, piece] of pieces) await restored(piece, texts.get(name) ?? '');
+    turn += 1;
+    const mine = turn;
+    known = window.location.hash;
+    const texts = decoded(known.slice(1));
+    for (const [name, piece] of pieces) {
+      if (mine !== turn) return;
+      await restored(piece, texts.get(name) ?? '');
+    }
   }
 
   /** Anybody can write an address: a piece that chokes on its text goes back to its default. */
@@ -74,6 +84,7 @@ const State = (() => {
 
   window.addEventListener('hashchange', () => {
     if (decoded(window.location.hash.slice(1)).size || !window.location.hash) restore();
+    else known = window.location.hash; // a link to a section
   });
 
   return { register, changed, restore };

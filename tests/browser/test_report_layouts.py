@@ -42,9 +42,7 @@ def test_a_published_layout_is_drawn_whole(open_page: OpenPage, layout: str, key
     assert [] == page.requests()
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (PHONE, "light")]
-)
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_the_page_breaks_no_rule_of_accessibility(
     open_page: OpenPage, synthetic: Any, take_screenshot: Any, size: tuple[int, int], scheme: str
 ) -> None:

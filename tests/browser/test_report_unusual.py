@@ -91,7 +91,7 @@ def test_names_that_every_object_has_are_names_like_others(open_page: OpenPage, 
         page.switch("ranking", "axis", axis)
         assert sorted(names) == sorted(page.figure("ranking")["layout"]["yaxis"]["ticktext"])
     for text in (
-        f"{axis}:{name}" for axis in ("part", "block", "component", "kind", "key") for name in names
+        f"{axis}:{name}" for axis in ("part", "block", "component", "kind", "key") for name in names[:2]
     ):
         page.select(text)
         assert {key.key for key in select_python(scan, text)} == {row[0] for row in page.rows()}, text

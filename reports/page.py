@@ -7,6 +7,7 @@ whatever a model's key names hold, the browser has no leave to execute it.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import re
@@ -142,30 +143,28 @@ def assemble(
 
     `data` is all that the page embeds of strangers' files; `context` is what the template shows beside it.
     """
-    prelude, script, plotly = _source("js/prelude.js"), _page_script(scripts), _plotly_source()
-    plotly_digest = _digest(plotly)
-    cdn = _CDN.format(version=_plotly_version(plotly)) if plotlyjs == "cdn" else None
+    prelude, script = _source("js/prelude.js"), _page_script(scripts)
+    version, plotly_digest = _plotly_facts()
+    cdn = _CDN.format(version=version) if plotlyjs == "cdn" else None
     nonce = _digest(data)
     sources = (_hash(_digest(prelude)), _hash(_digest(script)), cdn or _hash(plotly_digest))
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    html = environment.get_template(template).render(
-        **context,
-        statistics=statistics,
-        menu=_menu(statistics),
-        policy=_policy(sources, nonce=nonce),
-        nonce=nonce,
-        style="\n".join(_source(f"styles/{name}") for name in styles),
-        data=data,
-        prelude=prelude,
-        plotly="" if cdn else deflated(plotly.encode()),
-        plotly_cdn=cdn,
-        plotly_digest=plotly_digest,
-        script=script,
+    html = (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            statistics=statistics,
+            menu=_menu(statistics),
+            policy=_policy(sources, nonce=nonce),
+            nonce=nonce,
+            style="\n".join(_source(f"styles/{name}") for name in styles),
+            data=data,
+            prelude=prelude,
+            plotly="" if cdn else _packed_plotly(),
+            plotly_cdn=cdn,
+            plotly_digest=plotly_digest,
+            script=script,
+        )
     )
     # Names outside the script's data may still hold lone surrogates, which no UTF-8 file can.
     return html.encode(errors="replace").decode()
@@ -214,6 +213,16 @@ def _page_script(scripts: Sequence[str]) -> str:
     return "(() => {\n'use strict';\n" + "\n".join(_source(f"js/{name}") for name in scripts) + "})();"
 
 
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+
+
 def _source(name: str) -> str:
     return files("reports").joinpath(name).read_text(encoding="utf-8")
 
@@ -225,6 +234,18 @@ def _plotly_source() -> str:
         raise ModuleNotFoundError("plotly", name="plotly")
     path = Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js")
     return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def _packed_plotly() -> str:
+    return deflated(_plotly_source().encode())
+
+
+@functools.cache
+def _plotly_facts() -> tuple[str, str]:
+    """The version of plotly.js, and the SHA-256 of its script."""
+    source = _plotly_source()
+    return _plotly_version(source), _digest(source)
 
 
 def _plotly_version(source: str) -> str:

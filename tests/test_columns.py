@@ -29,7 +29,7 @@ from analyzer.measures import (
 from analyzer.statistics import STATISTICS
 from analyzer.verdicts import VERDICTS, verdict
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=60)
+reproducible = settings(derandomize=True, deadline=None, max_examples=30)
 
 SIGNED = {"sum_a", "sum_b", "sum_ab", "dot_a"}
 counts = st.integers(0, 3) | st.integers(0, 10**9)

@@ -34,9 +34,19 @@ INTERVALS: Intervals = {"group": {"relative_change": SURE}}
 
 
 @pytest.fixture
-def sure(open_page: OpenPage, synthetic: Any) -> Any:
-    """A page of the fixture's scan whose ranking says how sure it is."""
-    return open_page(synthetic.scan, intervals=INTERVALS)
+def sure(open_page: OpenPage, synthetic: Any, kept: list[Any]) -> Any:
+    """A page of the fixture's scan whose ranking says how sure it is; put back where a test left it open."""
+    if not (kept and kept[0].run("return Boolean(window.mergescope?.isSure)")):
+        kept[:] = [open_page(synthetic.scan, intervals=INTERVALS)]
+        kept[0].run("window.mergescope.isSure = true")
+    kept[0].restore()
+    return kept[0]
+
+
+@pytest.fixture(scope="module")
+def kept() -> list[Any]:
+    """The page that tests of this module share, once one is open."""
+    return []
 
 
 def test_intervals_are_drawn_as_error_bars(sure: Any) -> None:

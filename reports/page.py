@@ -160,7 +160,7 @@ def assemble(
             style="\n".join(_source(f"styles/{name}") for name in styles),
             data=data,
             prelude=prelude,
-            plotly="" if cdn else _packed_plotly(),
+            plotly="" if cdn else pack_plotly(),
             plotly_cdn=cdn,
             plotly_digest=plotly_digest,
             script=script,
@@ -237,7 +237,8 @@ def _plotly_source() -> str:
 
 
 @functools.cache
-def _packed_plotly() -> str:
+def pack_plotly() -> str:
+    """plotly.js as pages hold it, made once a process: who has other work meanwhile may call it early."""
     return deflated(_plotly_source().encode())
 
 

@@ -69,14 +69,20 @@ def report(
 
 def render_report(scan: Scan, *, path: Path | None = None, plotlyjs: PlotlyJs) -> bytes:
     """The page of a scan, as bytes to write; `path` is the file that holds the scan, if there is one."""
-    from analyzer.findings import findings
-    from reports.page import render
+    from concurrent.futures import ThreadPoolExecutor
 
+    from analyzer.findings import findings
+    from reports.page import pack_plotly, render
+
+    with ThreadPoolExecutor(1) as beside:  # deflating needs no interpreter: a tenth of the whole run
+        if plotlyjs == "inline":
+            beside.submit(pack_plotly)
+        kinship, found, intervals = _kinship(scan), findings(scan), _intervals(scan)
     page = render(
         scan,
-        kinship=_kinship(scan),
-        findings=findings(scan),
-        intervals=_intervals(scan),
+        kinship=kinship,
+        findings=found,
+        intervals=intervals,
         planner=_planner(scan, path),
         plotlyjs=plotlyjs,
     )

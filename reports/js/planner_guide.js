@@ -18,7 +18,7 @@ const PlannerGuide = (() => {
   /** A slider that grows with the square, since small budgets differ most, and a number. */
   function budget(section, data, { change, plan }) {
     const changes = [...PlannerOutcome.lengths(data, 'group').values()].map(({ aa, dd }) => PlannerOutcome.share(dd, aa));
-    const most = Math.max(...changes) || 1;
+    const most = Math.max(0, ...changes) || 1; // 1 too where nothing counts, as of integers alone
     const slider = Dom.element('input', { type: 'range', min: 0, max: STEPS, step: 1, 'aria-label': 'budget: the most that a component may move, as a share of its norm' });
     const number = Dom.element('input', { type: 'number', min: 0, step: 0.005, placeholder: 'no limit', 'aria-label': 'budget as a number; empty for none' });
     const set = (value) => change(Plan.edit(plan(), { budget: value }), 'budget');

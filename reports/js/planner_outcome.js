@@ -80,7 +80,10 @@ const PlannerOutcome = (() => {
     put('touched', touched === null ? Format.UNDEFINED : touched.toLocaleString('en'), `of ${Format.plural(data.size, 'key')} in both models`);
     // Sums beyond fp64 leave the merge no place in the drawing.
     const isPlaced = Boolean(outcome) && [outcome.step.along, outcome.step.aside].every(Number.isFinite);
-    Dom.one('.between-text', section).textContent = isPlaced ? drawBetween(Dom.one('.between', section), outcome.step) : '';
+    const drawing = Dom.one('.between', section);
+    const words = isPlaced ? drawBetween(drawing, outcome.step) : '';
+    Dom.one('.between-text', section).textContent = words;
+    drawing.setAttribute('aria-label', `Map of where the merge lies between A and B. ${words || 'It has no place yet.'}`);
     survival(section, outcome);
   }
 
@@ -103,9 +106,7 @@ const PlannerOutcome = (() => {
       set(`.letter-${side}`, { x: x(place), y: y + 5 });
     }
     set('.merged', { cx: m.x, cy: m.y });
-    const words = sentence(along, aside);
-    svg.setAttribute('aria-label', `Map of where the merge lies between A and B. ${words}`);
-    return words;
+    return sentence(along, aside);
   }
 
   function sentence(along, aside) {

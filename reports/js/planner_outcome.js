@@ -81,9 +81,8 @@ const PlannerOutcome = (() => {
     // Sums beyond fp64 leave the merge no place in the drawing.
     const isPlaced = Boolean(outcome) && [outcome.step.along, outcome.step.aside].every(Number.isFinite);
     const drawing = Dom.one('.between', section);
-    const words = isPlaced ? drawBetween(drawing, outcome.step) : '';
-    Dom.one('.between-text', section).textContent = words;
-    drawing.setAttribute('aria-label', `Map of where the merge lies between A and B. ${words || 'It has no place yet.'}`);
+    drawing.style.visibility = isPlaced ? '' : 'hidden';
+    Dom.one('.between-text', section).textContent = isPlaced ? drawBetween(drawing, outcome.step) : '';
     survival(section, outcome);
   }
 
@@ -106,7 +105,9 @@ const PlannerOutcome = (() => {
       set(`.letter-${side}`, { x: x(place), y: y + 5 });
     }
     set('.merged', { cx: m.x, cy: m.y });
-    return sentence(along, aside);
+    const words = sentence(along, aside);
+    svg.setAttribute('aria-label', `Map of where the merge lies between A and B. ${words}`);
+    return words;
   }
 
   function sentence(along, aside) {

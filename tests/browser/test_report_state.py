@@ -147,3 +147,22 @@ def test_a_finding_leads_to_the_figure_that_shows_it(open_page: OpenPage, synthe
         )
         assert switches.items() <= values.items(), finding.text
     assert [] == page.complaints()
+
+
+def test_a_finding_on_the_whole_model_leads_to_its_figure(open_page: OpenPage, synthetic: Any) -> None:
+    """It has no keys of its own: what was selected is let go. One without a number has no figure."""
+    found = [
+        Finding("relatives", "cosine", 0.99, ""),
+        Finding("as a whole it moved", "relative_change", 0.1, ""),
+        Finding("they learned alike", "task_cosine", 0.2, ""),
+        Finding("kinship cannot be told", "cosine", None, ""),
+        Finding("some keys are no total's", "count", 3.0, ""),
+    ]
+    page = open_page(synthetic.scan, found=found)
+    buttons = page.driver.find_elements("css selector", ".findings button")
+    for button, section in zip(buttons, ("scatter", "ranking", "tasks"), strict=True):
+        page.select("attn2")
+        page.run("arguments[0].click()", button)
+        page.wait("return document.querySelector('#selection').hidden")
+        assert f"{section}-title" == page.run("return document.activeElement.id")
+    assert [] == page.complaints()

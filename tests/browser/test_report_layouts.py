@@ -68,6 +68,14 @@ def test_the_page_breaks_no_rule_of_accessibility(
     assert take_screenshot(page, f"report-{window}-{scheme}").stat().st_size > 50_000
 
 
+@pytest.mark.parametrize("width", [1440, 1180, 1061, 1000, 901, 820, 761, 390])
+def test_the_key_has_room_in_its_table(open_page: OpenPage, synthetic: Any, width: int) -> None:
+    """The other columns have widths of their own, and leave the name of the key what it needs."""
+    page = open_page(synthetic.scan, size=(width, 900))
+    head = "document.querySelector('[data-section=keys] th[data-column=key]')"
+    assert page.run(f"return {head}.offsetWidth") >= 110
+
+
 def test_the_keyboard_reaches_all_and_in_reading_order(page: Any) -> None:
     """The way past everything first, then from above to below; headings leave no level out."""
     order = page.run("""

@@ -2,7 +2,7 @@
 const Histogram = (() => {
   const NARROW = 480; // pixels
   const VISIBLE = 1e-3; // of the figure's height
-  const NOTHING = 'Nothing to draw: no element of these keys changed.';
+  const NOTHING = 'Nothing to draw: no weight of these keys changed.';
   const MEASURES = { // what a bar counts, and its words
     counts: { axis: 'share of the elements that changed', noun: 'elements that changed' },
     energies: { axis: 'share of the change energy', noun: 'change energy' },

@@ -17,7 +17,8 @@ from analyzer.verdicts import VERDICTS, Verdict, verdict, worst
 LISTED = 500  # names that a list in the head shows; the embedded scan holds all of them
 
 # A dtype that is not here shows as its file names it.
-_DTYPE_TITLES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+_DTYPE_TITLES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "I64": "int64", "I32": "int32"}
+_DTYPE_TITLES |= {"I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ def test_the_head_names_both_models_and_their_size() -> None:
     text = visible_text(page_of(scan_of(key_scan()), plotlyjs="cdn"))
     assert "Model A: one.safetensors 2.13 GB · Stable Diffusion 1.x /models/one.safetensors" in text
     assert (
-        "Model B: two.ckpt 1 MB · Stable Diffusion 1.x · fp16 + I64 · 1,143 keys C:\\models\\two.ckpt" in text
+        "Model B: two.ckpt 1 MB · Stable Diffusion 1.x · fp16 + int64 · 1,143 keys C:\\models\\two.ckpt"
+        in text
     )
 
 

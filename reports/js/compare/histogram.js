@@ -8,7 +8,7 @@ const CompareHistogram = (() => {
     const { data } = view;
     const lines = data.scans.map((scan) => ({ scan, bins: bins(view.record.of(scan.place)?.histogram, measure) }));
     const every = lines.flatMap((line) => line.bins);
-    if (!every.length) return { empty: 'Nothing to draw: no element of these keys changed in any of them.' };
+    if (!every.length) return { empty: 'Nothing to draw: no weight of these keys changed in any of them.' };
     const heights = every.map(({ height }) => height).filter((height) => height > 0);
     return {
       data: lines.map((line) => outline(line, measure, theme)),

@@ -68,6 +68,7 @@ SCRIPTS = (
     "head.js",
     "findings.js",
     "keytable.js",
+    "selecting.js",
     "planner_plan.js",
     "planner_curve.js",
     "planner_blocks.js",

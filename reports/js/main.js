@@ -1,7 +1,5 @@
 // The page at work: what is selected, and who draws again when that changes.
 const Page = (() => {
-  const PAUSE = 150; // milliseconds without a key stroke before a selector takes effect
-
   /** Bring the page to life; `window.mergescope` comes last, for those who wait for it. */
   async function start() {
     const data = Data.decode(await Data.unpack(Dom.one('#scan').textContent));
@@ -17,35 +15,22 @@ const Page = (() => {
       summarise(view);
       return drawing?.redraw();
     }
-    const tell = (text) => telling(data, text, show);
-    const choose = (text) => {
-      Dom.one('#selector').value = text;
-      State.changed();
-      return tell(text);
-    };
-    const pick = ({ axes, terms }) => {
-      // A name with a comma in it has no selector; no label that a scan writes is of that kind.
-      if (!terms.includes(null)) choose(Selectors.withTerms(data, view.text, axes, terms));
-    };
+    const selecting = Selecting.create(data, { show, current: () => view.text, refused: hinting(data) });
+    const { tell, choose, pick } = selecting;
     const panels = FIGURES.map(({ section, draw }) => [document.querySelector(`[data-section="${section}"]`), draw])
       .filter(([section]) => section)
       .map(([section, draw]) => Panel.create(section, draw, { view: () => view, pick }));
 
     Head.show(data);
     Findings.create(Dom.one('[data-section="findings"]'), data, { panels, choose, keys });
-    State.register('select', {
-      get: () => view.text,
-      set: (text) => {
-        Dom.one('#selector').value = text;
-        return tell(text);
-      },
-    });
+    selecting.register();
     list();
     const planner = document.querySelector('[data-section="planner"]');
     if (planner) Planner.create(planner, data, { view: () => view, tell: choose });
     await State.restore();
     drawing = Drawing.of(panels);
-    listen(choose, tell, drawing);
+    listen(choose);
+    Selecting.listen({ tell, drawing, target: (node) => node.closest('section') });
     await drawing.redraw();
     window.mergescope = {
       get scan() {
@@ -90,25 +75,15 @@ const Page = (() => {
     return list;
   }
 
-  /** Show a selection, or say why the text is none and leave the page as it is. */
-  async function telling(data, text, show) {
-    const message = Dom.one('#selector-message');
-    const input = Dom.one('#selector');
+  /** Offers the pattern of raw keys that a text which is no selector may have meant. */
+  function hinting(data) {
     const hint = Dom.one('#selector-hint');
-    hint.hidden = true;
-    try {
-      const shown = show(text.trim());
-      message.textContent = '';
-      input.removeAttribute('aria-invalid');
-      await shown;
-    } catch (error) {
-      if (!(error instanceof Selectors.SelectorError)) throw error;
-      message.textContent = error.message;
-      input.setAttribute('aria-invalid', 'true');
-      hint.dataset.selector = Selectors.term('key', text.trim()).replace(/^key:(.*)$/s, 'key:*$1*');
+    return (text) => {
+      hint.hidden = text === null || !data.all.some((row) => data.key(row).includes(text));
+      if (text === null) return;
+      hint.dataset.selector = Selectors.term('key', text).replace(/^key:(.*)$/s, 'key:*$1*');
       hint.textContent = hint.dataset.selector;
-      hint.hidden = !data.all.some((row) => data.key(row).includes(text.trim()));
-    }
+    };
   }
 
   /** The bar that says what is selected and what the selection is as a whole. */
@@ -127,37 +102,12 @@ const Page = (() => {
     ].join(' · ');
   }
 
-  function listen(choose, tell, drawing) {
-    let timer;
-    const later = (work) => {
-      clearTimeout(timer);
-      timer = setTimeout(work, PAUSE);
-    };
-    const input = Dom.one('#selector');
-    input.addEventListener('input', () => later(() => {
-      tell(input.value);
-      State.changed();
-    }));
+  function listen(choose) {
     for (const button of Dom.all('[data-selector]')) {
       // It would hide what the button promises; before the button's own work, wherever that is.
       button.addEventListener('click', () => { Dom.one('[name="verdict"]').value = ''; }, { capture: true });
       if (!button.closest('.findings')) button.addEventListener('click', () => choose(button.dataset.selector));
     }
-    for (const link of Dom.all('a[href^="#"]')) {
-      link.addEventListener('click', (event) => {
-        event.preventDefault(); // the fragment of the address holds what the page shows
-        Findings.lead(Dom.one(link.getAttribute('href')).closest('section'));
-      });
-    }
-    window.addEventListener('resize', () => later(drawing.redraw));
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawing.redraw);
-    // Paper is white and narrow: figures are drawn for it for as long as the print takes.
-    const paper = (isOn) => () => {
-      document.documentElement.toggleAttribute('data-paper', isOn);
-      drawing.redrawNow();
-    };
-    window.addEventListener('beforeprint', paper(true));
-    window.addEventListener('afterprint', paper(false));
   }
 
   return { start };

@@ -1,6 +1,5 @@
 // The page of several scans at work: what is selected, and who draws again when that changes.
 const ComparePage = (() => {
-  const PAUSE = 150; // milliseconds without a key stroke before a selector takes effect
   const FIGURES = [
     { section: 'ranking', draw: CompareRanking.draw },
     { section: 'map', draw: CompareMap.draw },
@@ -27,16 +26,8 @@ const ComparePage = (() => {
       touched.redraw();
       return drawing?.redraw();
     }
-    const tell = (text) => telling(text, show);
-    const choose = (text) => {
-      Dom.one('#selector').value = text;
-      State.changed();
-      return tell(text);
-    };
-    const pick = ({ axes, terms }) => {
-      // A name with a comma in it has no selector; no label that a scan writes is of that kind.
-      if (!terms.includes(null)) choose(Selectors.withTerms(data, view.text, axes, terms));
-    };
+    const selecting = Selecting.create(data, { show, current: () => view.text });
+    const { tell, choose, pick } = selecting;
     const touched = Touched.create(Dom.one('[data-section="touched"]'), data, { view: () => view, pick });
     const panels = FIGURES.map(({ section, draw }) => (
       Panel.create(Dom.one(`[data-section="${section}"]`), draw, { view: () => view, pick })
@@ -44,18 +35,13 @@ const ComparePage = (() => {
 
     showTotals(data);
     showSentences(Sentences.make(whole, data), data, choose);
-    State.register('select', {
-      get: () => view.text,
-      set: (text) => {
-        Dom.one('#selector').value = text;
-        return tell(text);
-      },
-    });
+    selecting.register();
     list();
     touched.redraw();
     await State.restore();
     drawing = Drawing.of(panels);
-    listen(data, choose, tell, drawing);
+    Dom.one('#selection button').addEventListener('click', () => choose(''));
+    Selecting.listen({ tell, drawing, target: (node) => node });
     await drawing.redraw();
     window.mergescope = {
       get scans() {
@@ -108,21 +94,6 @@ const ComparePage = (() => {
     return list;
   }
 
-  /** Show a selection, or say why the text is none and leave the page as it is. */
-  async function telling(text, show) {
-    const [message, input] = [Dom.one('#selector-message'), Dom.one('#selector')];
-    try {
-      const shown = show(text.trim());
-      message.textContent = '';
-      input.removeAttribute('aria-invalid');
-      await shown;
-    } catch (error) {
-      if (!(error instanceof Selectors.SelectorError)) throw error;
-      message.textContent = error.message;
-      input.setAttribute('aria-invalid', 'true');
-    }
-  }
-
   /** The bar that says what is selected, and how far each model moved it. */
   function summarise({ data, text, rows, record }) {
     Dom.one('#selection').hidden = !text;
@@ -160,35 +131,6 @@ const ComparePage = (() => {
       return Dom.element('li', {}, ...parts);
     });
     Dom.one('.findings').replaceChildren(...items);
-  }
-
-  function listen(data, choose, tell, drawing) {
-    let timer;
-    const later = (work) => {
-      clearTimeout(timer);
-      timer = setTimeout(work, PAUSE);
-    };
-    const input = Dom.one('#selector');
-    input.addEventListener('input', () => later(() => {
-      tell(input.value);
-      State.changed();
-    }));
-    Dom.one('#selection button').addEventListener('click', () => choose(''));
-    for (const link of Dom.all('a[href^="#"]')) {
-      link.addEventListener('click', (event) => {
-        event.preventDefault(); // the fragment of the address holds what the page shows
-        Findings.lead(Dom.one(link.getAttribute('href')));
-      });
-    }
-    window.addEventListener('resize', () => later(drawing.redraw));
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawing.redraw);
-    // Paper is white and narrow: figures are drawn for it for as long as the print takes.
-    const paper = (isOn) => () => {
-      document.documentElement.toggleAttribute('data-paper', isOn);
-      drawing.redrawNow();
-    };
-    window.addEventListener('beforeprint', paper(true));
-    window.addEventListener('afterprint', paper(false));
   }
 
   return { start };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser_page import Page as BrowserPage
 
 from analyzer.evaluation import evaluate
 from analyzer.measures import add_sums
@@ -68,11 +68,12 @@ def compared(synthetic: Any, sums_of: Callable[..., Any]) -> Compared:
     return Compared(tuple(scans), tuple(arrays))
 
 
-class Page:
+class Page(BrowserPage):
     """An open page of several scans."""
 
     def __init__(self, driver: Any, path: Path) -> None:
-        self.driver, self.path = driver, path
+        super().__init__(driver)
+        self.path = path
 
     def open(
         self,
@@ -95,62 +96,17 @@ class Page:
         self.wait(READY)
         return self
 
-    def run(self, script: str, *arguments: object) -> Any:
-        """The value of a script's `return`."""
-        return self.driver.execute_script(script, *arguments)
-
-    def wait(self, script: str, *arguments: object) -> None:
-        """Wait until a script's `return` is true."""
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.driver, 20, poll_frequency=0.02).until(lambda _: self.run(script, *arguments))
-
-    def switch(self, section: str, name: str, value: str | bool) -> None:
-        """Choose an option of a section's switch."""
-        script = """
-            const [section, name, value] = arguments;
-            const control = document.querySelector(`[data-section="${section}"] [name="${name}"]`);
-            if (control.type === 'checkbox') control.checked = value; else control.value = value;
-            control.dispatchEvent(new Event('change'));"""
-        self.run(script, section, name, value)
-
-    def select(self, text: str) -> None:
-        """Type a selector, and wait until the page has taken it."""
-        script = """
-            const input = document.querySelector('#selector');
-            input.value = arguments[0];
-            input.dispatchEvent(new Event('input'));"""
-        self.run(script, text)
-        self.wait("return document.querySelector('#selection-text').textContent === arguments[0]", text)
-
-    def figure(self, section: str) -> dict[str, Any]:
-        """The traces and the layout that Plotly drew in a section."""
-        script = """
-            const { data, layout } = document.querySelector(`[data-section="${arguments[0]}"] .figure`);
-            return JSON.parse(JSON.stringify({ data, layout }));"""
-        return self.run(script, section)
-
     def texts(self, selector: str) -> list[str]:
         """What all such elements say."""
         script = "return [...document.querySelectorAll(arguments[0])].map((node) => node.textContent)"
         return self.run(script, selector)
 
-    def rows(self, section: str) -> list[list[str]]:
+    def cells(self, section: str) -> list[list[str]]:
         """The cells of a section's table, row by row, as far as they are in the page."""
         script = """
             const rows = document.querySelectorAll(`[data-section="${arguments[0]}"] tbody tr:not(.gap)`);
             return [...rows].map((row) => [...row.cells].map((cell) => cell.textContent));"""
         return self.run(script, section)
-
-    def complaints(self) -> list[str]:
-        """Errors and warnings in the console since the last call."""
-        return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
-
-    def requests(self) -> list[str]:
-        """The addresses of the network that were asked for since the last call."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in urls if url.startswith(("http", "ws", "ftp"))]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +118,7 @@ def comparison(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Page:
 def opened(comparison: Page, compared: Compared) -> Page:
     """The page of the three scans, opened once."""
     page = comparison.open(compared.scans)
-    page.run("window.mergescope.isShared = true")
+    page.run("window.mergescope.isComparison = true")
     page.first_requests = page.requests()  # type: ignore[attr-defined]  # for the test that asks for them
     page.first_complaints = page.complaints()  # type: ignore[attr-defined]
     return page
@@ -171,10 +127,10 @@ def opened(comparison: Page, compared: Compared) -> Page:
 @pytest.fixture
 def page(opened: Page, compared: Compared) -> Iterator[Page]:
     """The page as it opens, whatever the test before did to it."""
-    if not opened.run("return Boolean(window.mergescope?.isShared)"):
-        opened.open(compared.scans).run("window.mergescope.isShared = true")
+    if not opened.run("return Boolean(window.mergescope?.isComparison)"):
+        opened.open(compared.scans).run("window.mergescope.isComparison = true")
     yield opened
-    if not opened.run("return Boolean(window.mergescope.isShared)"):
+    if not opened.run("return Boolean(window.mergescope.isComparison)"):
         return  # it left another page open
     opened.run(
         """
@@ -360,7 +316,7 @@ def test_scatter_and_histogram_and_treemap_show_every_scan(page: Page, compared:
 def test_the_table_says_who_touched_what(page: Page, compared: Compared) -> None:
     """By the verdicts of the keys of each scan; what a scan does not hold is not called untouched."""
     page.switch("touched", "axis", "part")
-    found = {name: cells for name, *cells in page.rows("touched")}
+    found = {name: cells for name, *cells in page.cells("touched")}
     assert {"unet", "text_encoder", "vae"} == set(found)
     for name, (*cells, _) in found.items():
         for scan, cell in zip(compared.scans, cells, strict=True):
@@ -379,7 +335,7 @@ def test_the_table_shows_what_so_many_touched(
 ) -> None:
     """One alone, some, all, none: by component, against the verdicts."""
     page.switch("touched", "touched", show)
-    shown = {cells[0] for cells in page.rows("touched")}
+    shown = {cells[0] for cells in page.cells("touched")}
     groups = {key.labels.group for key in counted(compared.scans[0])}
     times = {
         group: sum(is_touched(counted(scan, group=group)) for scan in compared.scans) for group in groups
@@ -427,7 +383,7 @@ def test_a_category_is_selected_everywhere(page: Page) -> None:
         *others, colour = sorted(trace["marker"]["color"], key=trace["marker"]["color"].count, reverse=True)
         assert 1 == len(set(others))
         assert colour not in others
-    assert all("attn2" in cells[0] for cells in page.rows("keys"))
+    assert all("attn2" in cells[0] for cells in page.cells("keys"))
 
 
 def test_the_figure_s_click_selects(page: Page) -> None:
@@ -474,13 +430,13 @@ def test_a_selector_that_is_none_says_so(page: Page) -> None:
 
 def test_the_key_table_shows_the_statistic_of_every_scan(page: Page, compared: Compared) -> None:
     """A column a scan; what a scan does not hold says so; sorted by the first, the largest on top."""
-    rows = page.rows("keys")
+    rows = page.cells("keys")
     changes = [relative_change(compared, 0, [key]) for key in compared.scans[0].keys if key.dtype_a == "F32"]
     assert f"{np.nanmax(changes):.3g}" == f"{float(rows[0][6]):.3g}"
     page.select("VAE")
-    assert {"not compared"} == {cells[-1] for cells in page.rows("keys")}
+    assert {"not compared"} == {cells[-1] for cells in page.cells("keys")}
     page.switch("keys", "statistic", "changed_fraction")
-    assert {"0 %"} == {cells[-3] for cells in page.rows("keys")}
+    assert {"0 %"} == {cells[-3] for cells in page.cells("keys")}
 
 
 def test_the_key_table_filters_by_who_touched_a_key(page: Page, compared: Compared) -> None:
@@ -535,7 +491,7 @@ def test_a_copied_address_restores_the_page(page: Page, compared: Compared) -> N
     fragment = page.run("return location.hash")
     again = page.open(compared.scans, fragment=fragment, scheme="dark")
     assert ["attn2"] == again.texts("#selection-text")
-    assert {"unet", "text_encoder", "vae"} >= {cells[0] for cells in again.rows("touched")}
+    assert {"unet", "text_encoder", "vae"} >= {cells[0] for cells in again.cells("touched")}
     assert "IN01" in again.figure("ranking")["layout"]["yaxis"]["ticktext"]
     assert [] == again.complaints()
 

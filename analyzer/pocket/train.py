@@ -1,0 +1,152 @@
+"""Train the pocket pair: `python -m analyzer.pocket.train FOLDER`.
+
+Draws the pictures, trains the autoencoder, A, and B from A, and writes `base.safetensors` and
+`fine-tune.safetensors` into the folder. Its subfolder `work` holds the pictures and checkpoints: an
+interrupted run goes on where it stopped. Needs `pip install 'mergescope[pocket]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analyzer.pocket import BASE_NAME, FINE_TUNE_NAME, networks
+from analyzer.pocket.captions import Style, caption, choose
+from analyzer.pocket.folders import single_file, tokenizer
+from analyzer.pocket.portraits import draw
+from analyzer.pocket.training import (
+    Report,
+    Run,
+    Schedule,
+    autoencoder_loss,
+    denoiser_loss,
+    encode,
+    scale_latents,
+    stacked,
+)
+
+SEED = 0
+CAPTIONS = 4  # of each picture, with other tags left out
+PICTURES: dict[Style, int] = {"shaded": 24_000, "flat": 16_000}
+AUTOENCODER = Schedule(steps=3000, rate=2e-3, batch=32)
+BASE = Schedule(steps=9000, rate=1.2e-3, batch=64, decay=0.01, average=0.9995)
+FINE_TUNE = Schedule(steps=2500, rate=4e-4, batch=64, average=0.999)
+TEXT_SHARE = 0.1  # of the rate, for the text encoder of B
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train both and write them; exits with one sentence if a file would be replaced."""
+    parser = argparse.ArgumentParser(description="Train the pocket pair; goes on where it stopped.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, help="of torch; default: its own")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    taken = [name for name in (BASE_NAME, FINE_TUNE_NAME) if (options.folder / name).exists()]
+    if taken:
+        sys.exit(f"{options.folder / taken[0]} would be replaced; name another folder")
+    try:
+        (options.folder / "work").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"{options.folder} cannot be made: {error.strerror}; name another folder")
+    train(options.folder, report=_say)
+
+
+def train(
+    folder: Path,
+    *,
+    report: Report,
+    pictures: dict[Style, int] = PICTURES,
+    autoencoder: Schedule = AUTOENCODER,
+    base: Schedule = BASE,
+    fine_tune: Schedule = FINE_TUNE,
+) -> None:
+    """All stages, in a folder that has a subfolder `work`; what is done already is not done again."""
+    work = folder / "work"
+    drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
+    vae = _autoencoder([seen for seen, _ in drawn.values()], autoencoder, work, report)
+    losses: dict[str, list[float]] = {"autoencoder": vae.losses}
+    weights: dict[str, Tensor] | None = None
+    stages: tuple[tuple[str, Style, Schedule, str], ...] = (
+        ("base", "shaded", base, BASE_NAME),
+        ("fine-tune", "flat", fine_tune, FINE_TUNE_NAME),
+    )
+    for number, (name, style, schedule, file) in enumerate(stages, 1):
+        seen, tokens = drawn[style]
+        mean, deviation = encode(vae.network, seen)
+        latents = mean * networks.SCALING_FACTOR, deviation * networks.SCALING_FACTOR
+        pair = nn.ModuleDict({"unet": networks.unet(), "text": networks.text_encoder(len(tokenizer()))})
+        if weights is not None:
+            pair.load_state_dict(weights)
+        run = Run(
+            name, pair, schedule, work, seed=SEED + number, report=report,
+            shares={} if weights is None else {"text": TEXT_SHARE},
+        )  # fmt: skip
+        weights = run.go(denoiser_loss(pair["unet"], pair["text"], latents, tokens, schedule))
+        losses[name] = run.losses
+        pair.load_state_dict(weights)
+        single_file(pair["unet"], pair["text"], vae.network, folder / file)
+        report(f"wrote {folder / file}")
+    (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
+
+
+class _Trained:
+    """The autoencoder and how its training went."""
+
+    def __init__(self, network: Any, losses: list[float]) -> None:
+        self.network, self.losses = network, losses
+
+
+def _autoencoder(pictures: list[Tensor], schedule: Schedule, work: Path, report: Report) -> _Trained:
+    """Of both styles alike, so that A and B share one and their latents can be compared."""
+    torch.manual_seed(SEED)
+    network = networks.vae()
+    run = Run("autoencoder", nn.ModuleDict({"vae": network}), schedule, work, seed=SEED, report=report)
+    few = min(len(part) for part in pictures)
+    averaged = run.go(autoencoder_loss(network, torch.cat([part[:few] for part in pictures]), schedule))
+    nn.ModuleDict({"vae": network}).load_state_dict(averaged)
+    network.eval().requires_grad_(False)
+    means, _ = encode(network, pictures[0][:2000])
+    scale_latents(network, float(means.double().std()))
+    return _Trained(network, run.losses)
+
+
+def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor, Tensor]:
+    """Pictures (n × 3 × 64 × 64) uint8 and tokens of their captions (n × captions × 32), kept in a file."""
+    file = work / f"{style}.npz"
+    if not file.exists():
+        report(f"draws {count} {style} pictures")
+        with ProcessPoolExecutor() as pool:
+            found = list(pool.map(_picture, [style] * count, range(count), chunksize=64))
+        words = tokenizer()
+        texts = [text for _, captions in found for text in captions]
+        ids = words(texts, padding="max_length", truncation=True, max_length=networks.TOKENS)["input_ids"]
+        tokens = np.array(ids, np.int16).reshape(count, CAPTIONS, networks.TOKENS)
+        unfinished = work / f"{style}.unfinished.npz"
+        np.savez(unfinished, pictures=stacked(picture for picture, _ in found).numpy(), tokens=tokens)
+        unfinished.replace(file)
+    with np.load(file) as data:
+        return torch.from_numpy(data["pictures"]), torch.from_numpy(data["tokens"])
+
+
+def _picture(style: Style, number: int) -> tuple[Any, list[str]]:
+    """One picture and its captions; depends on the style and the number alone."""
+    rng = np.random.default_rng((SEED, style == "flat", number))
+    portrait = choose(style, rng)
+    return draw(portrait, style, rng), [caption(portrait, rng) for _ in range(CAPTIONS)]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - a script's own progress
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Train the networks of the pocket models, step by step, so that a run can stop and go on. Knows torch.
+
+Every step draws its random numbers from the seed and its own number alone: a run that was interrupted and
+goes on from a checkpoint does what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from analyzer.pocket.networks import SCALING_FACTOR, SCHEDULE
+
+Report = Callable[[str], None]
+_EVERY = 250  # steps between two checkpoints
+_WARM_UP = 100  # steps in which the rate rises
+_KL = 2e-6  # weight of the divergence of a latent from N(0, 1), beside a loss of about 0.03
+_GAMMA = 5.0  # min-SNR weighting: Hang et al., Efficient Diffusion Training via Min-SNR (2023)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast: a cosine from `rate` to a twentieth of it."""
+
+    steps: int
+    rate: float
+    batch: int
+    decay: float = 0.0  # AdamW's
+    average: float = 0.999  # of the running mean of the weights that is kept
+
+
+class Run:
+    """A training that continues where its checkpoint stopped."""
+
+    def __init__(
+        self, name: str, networks: nn.ModuleDict, schedule: Schedule, folder: Path, *, seed: int,
+        shares: dict[str, float] | None = None, report: Report = print,
+    ) -> None:  # fmt: skip
+        self.name, self.networks, self.schedule, self.seed, self._report = (
+            name, networks, schedule, seed, report,
+        )  # fmt: skip
+        self._file = folder / f"{name}.pt"
+        shares = shares or {}
+        groups = [
+            {"params": list(network.parameters()), "share": shares.get(key, 1.0)}
+            for key, network in networks.items()
+        ]
+        self._optimizer = torch.optim.AdamW(groups, lr=schedule.rate, weight_decay=schedule.decay, fused=True)
+        self._average = {key: value.detach().clone() for key, value in networks.state_dict().items()}
+        self.step = 0
+        self.losses: list[float] = []  # the mean of every `_EVERY` steps
+        if self._file.exists():
+            self._load()
+
+    def go(self, loss: Callable[[torch.Generator], Tensor]) -> dict[str, Tensor]:
+        """All steps that are left; the averaged weights."""
+        self.networks.train()
+        total, began = 0.0, time.monotonic()
+        while self.step < self.schedule.steps:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._rate() * group["share"]
+            found = loss(generator)
+            self._optimizer.zero_grad(set_to_none=True)
+            found.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+            self._optimizer.step()
+            self.step += 1
+            self._update_average()
+            total += float(found.detach())
+            if self.step % _EVERY == 0 or self.step == self.schedule.steps:
+                count = (self.step - 1) % _EVERY + 1
+                self.losses.append(total / count)
+                pace = (time.monotonic() - began) / count
+                self._report(
+                    f"{self.name}: step {self.step} of {self.schedule.steps}, loss {total / count:.4f}, "
+                    f"{pace:.2f} s a step"
+                )
+                self._save()
+                total, began = 0.0, time.monotonic()
+        return self._average
+
+    def _rate(self) -> float:
+        s = self.schedule
+        if self.step < _WARM_UP:
+            return s.rate * (self.step + 1) / _WARM_UP
+        done = (self.step - _WARM_UP) / max(1, s.steps - _WARM_UP)
+        return s.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def _update_average(self) -> None:
+        keep = min(self.schedule.average, (1 + self.step) / (10 + self.step))
+        current = self.networks.state_dict()
+        floats = [key for key, value in current.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self._average[k] for k in floats], [current[k] for k in floats], 1 - keep)
+
+    def _save(self) -> None:
+        state = {
+            "networks": self.networks.state_dict(), "average": self._average,
+            "optimizer": self._optimizer.state_dict(), "step": self.step, "losses": self.losses,
+        }  # fmt: skip
+        unfinished = self._file.with_suffix(".unfinished")
+        torch.save(state, unfinished)
+        unfinished.replace(self._file)
+
+    def _load(self) -> None:
+        state = torch.load(self._file, weights_only=True)
+        self.networks.load_state_dict(state["networks"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._average, self.step, self.losses = state["average"], state["step"], state["losses"]
+        self._report(f"{self.name}: goes on from step {self.step}")
+
+
+def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable[[torch.Generator], Tensor]:
+    """Of reconstructing pictures, (n × 3 × 64 × 64) uint8: absolute differences of pixels and of their slopes."""
+
+    def loss(generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
+        x = pictures[chosen].float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = vae.encode(x).latent_dist
+            noise = torch.randn(latent.mean.shape, generator=generator)
+            y = vae.decode(latent.mean.float() + latent.std.float() * noise).sample
+        y = y.float()
+        pixels = (y - x).abs().mean()
+        slopes = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
+        coarse = (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
+        return pixels + 0.5 * slopes + coarse + _KL * latent.kl().float().mean()  # type: ignore[no-any-return]
+
+    return loss
+
+
+def alphas_cumprod() -> Tensor:
+    """ᾱ of the 1000 steps of Stable Diffusion's schedule, in fp64."""
+    ends = SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5
+    betas = torch.linspace(*ends, SCHEDULE["num_train_timesteps"], dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0)
+
+
+def denoiser_loss(
+    unet: Any, text_encoder: Any, latents: tuple[Tensor, Tensor], tokens: Tensor, schedule: Schedule
+) -> Callable[[torch.Generator], Tensor]:
+    """Of predicting the noise that was added, weighted by min(SNR, 5) / SNR.
+
+    `latents` are the means and deviations of encoded pictures, (n × 4 × 8 × 8), already scaled; `tokens`,
+    (n × captions × 32), are several captions of each.
+    """
+    cumulated = alphas_cumprod().float()
+    snr = cumulated / (1 - cumulated)
+    weights = snr.clamp(max=_GAMMA) / snr
+
+    def loss(generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(tokens), (schedule.batch,), generator=generator)
+        which = torch.randint(tokens.shape[1], (schedule.batch,), generator=generator)
+        mean, deviation = (part[chosen].float() for part in latents)
+        x = mean + deviation * torch.randn(mean.shape, generator=generator)
+        # one time a stratum: less variance between batches than independent draws
+        places = (
+            torch.arange(schedule.batch) + torch.rand(schedule.batch, generator=generator)
+        ) / schedule.batch
+        times = (places * len(cumulated)).long().clamp(max=len(cumulated) - 1)
+        noise = torch.randn(x.shape, generator=generator)
+        a = cumulated[times].view(-1, 1, 1, 1)
+        words = text_encoder(tokens[chosen, which].long())[0]
+        predicted = unet(a.sqrt() * x + (1 - a).sqrt() * noise, times, words).sample
+        errors = (predicted - noise).square().mean(dim=(1, 2, 3))
+        return (weights[times] * errors).mean()
+
+    return loss
+
+
+def encode(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and deviations of the latents of uint8 pictures, as the VAE has them, in fp32."""
+    means, deviations = [], []
+    with torch.inference_mode():
+        for part in pictures.split(256):
+            found = vae.encode(part.float() / 127.5 - 1).latent_dist
+            means.append(found.mean)
+            deviations.append(found.std)
+    return torch.cat(means).clone(), torch.cat(deviations).clone()
+
+
+def scale_latents(vae: Any, deviation: float) -> None:
+    """Fold a factor into the VAE so that its latents, times the scaling factor, have a variance of one.
+
+    The means are multiplied by k = 1 / (deviation · scaling factor), the logarithms of their variances
+    raised by 2·ln k, and the decoder's first layer divides by k: pictures are reconstructed as before, and
+    what reads Stable Diffusion 1.x finds the factor that it knows.
+    """
+    k = 1 / (deviation * SCALING_FACTOR)
+    channels = vae.config.latent_channels
+    with torch.no_grad():
+        vae.quant_conv.weight[:channels] *= k
+        vae.quant_conv.bias[:channels] *= k
+        vae.quant_conv.bias[channels:] += 2 * math.log(k)
+        vae.post_quant_conv.weight /= k
+
+
+def stacked(pictures: Iterable[np.ndarray[Any, Any]]) -> Tensor:
+    """Pictures (64 × 64 × 3) as one tensor (n × 3 × 64 × 64)."""
+    return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).contiguous()

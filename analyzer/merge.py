@@ -17,12 +17,12 @@ from analyzer.checkpoints import Checkpoint
 from analyzer.compatibility.disagreements import baking_warnings, warnings_between
 from analyzer.errors import OutputError, RecipeError
 from analyzer.kernels.formats import FLOATS
+from analyzer.merging.carrying_out import blender_threads, carry_out
 from analyzer.merging.inputs import Inputs
-from analyzer.merging.steps import Step, spans_of, steps_of
-from analyzer.merging.surveying import survey_steps
-from analyzer.merging.worker import Worker, buffers_for
+from analyzer.merging.steps import Step, steps_of
+from analyzer.merging.surveying import survey_for, survey_steps
+from analyzer.merging.worker import Worker
 from analyzer.methods import METHODS
-from analyzer.methods.gram import GramSurvey
 from analyzer.model_folder import Companions, OutputFile, companions, configs, distribute, indexes
 from analyzer.pairing import pair
 from analyzer.planning.metadata import still_true
@@ -32,12 +32,10 @@ from analyzer.recipes.history import Parents, parent_of, recipe_text
 from analyzer.recipes.recipe import Recipe
 from analyzer.records import Categorized, Pair, Partners, Plan, Scan
 from analyzer.scan import categorize_both, side_of
-from analyzer.streaming import Progress, in_batches, run_batches
+from analyzer.streaming import Progress
 from analyzer.writing.folder_writer import Folder, WeightFile, check_folder, create_folder
 from analyzer.writing.writer import Entry, SafetensorsWriter, check_target, create_safetensors
 
-_BATCH_BYTES = 1 << 21
-_COPY_CHUNK = 1 << 17  # elements, where nothing is computed: what is copied stays in a processor's own cache
 _TORCH_DTYPES = {
     "fp16": "float16",
     "bf16": "bfloat16",
@@ -200,7 +198,7 @@ def merge(
     texts = _texts(a, files, steps, recipe, plan.plain) if folder else {}
     # Before the output is opened: a merge that only copies needs no arithmetic, nor its start-up.
     blender = open_blender(device) if not all(step.copies for step in steps) else None
-    run = _Run(steps, blender, threads or (blender.threads if blender else None), progress)
+    run = _Run(steps, blender, blender_threads(blender, threads), progress)
     known = run.survey(recipe)
     text, warnings = recipe_text(plan.recipe, _parents(inputs, recipe))
     weights = _weights(files, steps, text, plain=plan.plain)
@@ -236,12 +234,8 @@ class _Run:
 
     def survey(self, recipe: Recipe) -> Mapping[str, Any]:
         """What the method must know of whole tensors, by key."""
-        method = METHODS[recipe.method]
-        survey = GramSurvey() if method.needs_gram else method.survey
-        if survey is None:
-            return {}
-        merged = [step for step in self._steps if step.setting is not None and survey.needed(step.setting)]
-        if not merged:
+        survey, merged = survey_for(recipe, self._steps)
+        if survey is None or not merged:
             return {}
         assert self._blender is not None
         extra = survey.turns * sum(step.entry.nbytes for step in merged)
@@ -255,17 +249,11 @@ class _Run:
 
     def write(self, worker: Worker) -> None:
         """Compute and write everything."""
-        chunk, encoded = _COPY_CHUNK, 0
-        if self._blender is not None:
-            encoded = self._blender.chunk  # encoders hold fp64 in several forms, as methods in NumPy do
-            chunk = self._blender.fused_chunk if worker.fused else self._blender.chunk
-        spans = (span for step in self._steps for span in spans_of(step, encoded if step.encoder else chunk))
-        run_batches(
-            in_batches(spans, size=lambda span: span.nbytes, limit=_BATCH_BYTES),
-            worker.run,
-            state=buffers_for(self._steps, chunk),
+        carry_out(
+            self._steps,
+            worker,
+            self._blender,
             threads=self._threads,
-            total=self._total - self._before,
             progress=lambda done, _total: self._progress(self._before + done, self._total),
         )
 

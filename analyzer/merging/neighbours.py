@@ -10,12 +10,12 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from analyzer.blending import Bytes
 from analyzer.merging.cuts import Place
+from analyzer.merging.sinks import Sink
 from analyzer.merging.steps import Span
-from analyzer.writing.writer import SafetensorsWriter
 
 
 def neighbours(
-    spans: Sequence[Span], writers: Sequence[SafetensorsWriter], *, most: int, fused: bool
+    spans: Sequence[Span], sinks: Sequence[Sink], *, most: int, fused: bool
 ) -> Iterator[list[Span]]:
     """The spans in groups of at most `most` elements, in their order.
 
@@ -27,7 +27,7 @@ def neighbours(
     for span in spans:
         step = span.step
         this = _asked(span, fused=fused)
-        at = writers[step.file].position(step.index, span.offset)
+        at = sinks[step.file].position(step.index, span.offset)
         if group and (this is None or this != asked or at != end or held + span.count > most):
             yield group
             group, held = [], 0

@@ -10,11 +10,22 @@ import numpy as np
 from analyzer.blending import AbstractBlender
 from analyzer.merging.steps import Span, Step, spans_of
 from analyzer.merging.worker import Buffers, buffers_for, operands_of
-from analyzer.methods import AbstractSurvey
+from analyzer.methods import METHODS, AbstractSurvey
+from analyzer.methods.gram import GramSurvey
+from analyzer.recipes.recipe import Recipe
 from analyzer.streaming import in_batches, run_batches
 
 _BATCH_BYTES = 1 << 20
 _GROUP_ELEMENTS = 1 << 21  # whose states are held at once, if they lie in more than one tensor
+
+
+def survey_for(recipe: Recipe, steps: Sequence[Step]) -> tuple[AbstractSurvey | None, list[Step]]:
+    """The survey that the recipe's method needs, and of which steps; None and none if it needs none."""
+    method = METHODS[recipe.method]
+    survey = GramSurvey() if method.needs_gram else method.survey
+    if survey is None:
+        return None, []
+    return survey, [step for step in steps if step.setting is not None and survey.needed(step.setting)]
 
 
 def survey_steps(

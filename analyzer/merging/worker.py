@@ -13,9 +13,9 @@ from analyzer.blending import AbstractBlender, Bytes
 from analyzer.kernels.formats import count_nonfinite, largest_finite
 from analyzer.merging.cuts import Place
 from analyzer.merging.neighbours import neighbours, read_neighbours
+from analyzer.merging.sinks import Sink
 from analyzer.merging.steps import Span, Step
 from analyzer.methods import Method, Operands, combine_linear
-from analyzer.writing.writer import SafetensorsWriter
 
 Buffers = list[Bytes]
 
@@ -30,19 +30,19 @@ class Worker:
         method: Method,
         known: Mapping[str, Any],
         blender: AbstractBlender | None,
-        writers: Sequence[SafetensorsWriter],
+        sinks: Sequence[Sink],
     ) -> None:
         self.nonfinite: dict[str, int] = {}
         self.clipped: dict[str, int] = {}
         self.fused = method.fused
         self._method, self._known = method, known
-        self._blender, self._writers = blender, writers
+        self._blender, self._sinks = blender, sinks
         self._lock = threading.Lock()
 
     def run(self, batch: list[Span], buffers: Buffers) -> int:
         """Compute and write every span; return the bytes written. The last buffer takes results."""
         most = len(buffers[0]) // 8  # elements
-        for spans in neighbours(batch, self._writers, most=most, fused=self.fused):
+        for spans in neighbours(batch, self._sinks, most=most, fused=self.fused):
             if len(spans) == 1 or not self._write_together(spans, buffers):
                 for span in spans:
                     self._write(span, buffers)
@@ -54,7 +54,7 @@ class Worker:
         data, bad = self._fused(spans, buffers, first.step.entry.dtype, buffers[-1])
         if bad or (not first.step.copies and _may_be_clipped(data, first.step.entry.dtype)):
             return False
-        self._writers[first.step.file].write(first.step.index, first.offset, data)
+        self._sinks[first.step.file].write(first.step.index, first.offset, data)
         return True
 
     def _write(self, span: Span, buffers: Buffers) -> None:
@@ -62,7 +62,7 @@ class Worker:
         if encoder := span.step.encoder:
             data, clipped = encoder.encode(span.place, data.view("<f8"))
             self._count(self.clipped, span, clipped)
-        self._writers[span.step.file].write(span.step.index, span.offset, data)
+        self._sinks[span.step.file].write(span.step.index, span.offset, data)
         self._count(self.nonfinite, span, bad)
 
     def _count(self, counts: dict[str, int], span: Span, count: int) -> None:

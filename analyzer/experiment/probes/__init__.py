@@ -1,0 +1,1 @@
+"""Probes that ship: functions of a model's weights, for `mergescope experiment --probe`."""

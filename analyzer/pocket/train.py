@@ -36,9 +36,9 @@ from analyzer.pocket.training import (
 SEED = 0
 CAPTIONS = 4  # of each picture, with other tags left out
 PICTURES: dict[Style, int] = {"shaded": 24_000, "flat": 16_000}
-AUTOENCODER = Schedule(steps=2000, rate=2e-3, batch=32)
-BASE = Schedule(steps=6000, rate=1.5e-3, batch=64, decay=0.01, average=0.9995)
-FINE_TUNE = Schedule(steps=1800, rate=4e-4, batch=64, average=0.999)
+AUTOENCODER = Schedule(steps=4000, rate=2e-3, batch=16)
+BASE = Schedule(steps=10_000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
+FINE_TUNE = Schedule(steps=3000, rate=4e-4, batch=32, average=0.999)
 TEXT_SHARE = 0.1  # of the rate, for the text encoder of B
 
 

@@ -6,19 +6,31 @@ Knows names and configs; the widths are those of `analyzer.pocket.networks`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from analyzer.checkpoints import Checkpoint, open_checkpoint
+from analyzer.errors import AnalyzerError, CheckpointError, OutputError
 from analyzer.layouts import original
-from analyzer.pocket import networks
-from analyzer.pocket.words import END, START, byte_pairs
+from analyzer.pocket import networks, noise_schedule
+from analyzer.pocket.words import byte_pairs
+from analyzer.writing.system_calls import rename_new
+from analyzer.writing.unfinished import new_folder, output_errors, temporary_beside
 
-_UNET, _VAE, _TEXT = (
-    "model.diffusion_model.",
-    "first_stage_model.",
-    "cond_stage_model.transformer.text_model.",
-)
+_UNET = "model.diffusion_model."
+_VAE = "first_stage_model."
+_TEXT = "cond_stage_model.transformer.text_model."
+_WORDS = f"{_TEXT}embeddings.token_embedding.weight"
+_POSITIONS = f"{_TEXT}embeddings.position_ids"
+
+
+def recognises(model: Checkpoint) -> bool:
+    """Whether a model is a pocket model in one file: told by its table of words, from the header alone."""
+    found = model.infos.get(_WORDS)
+    return found is not None and found.shape == (len(byte_pairs()[0]), networks.TEXT_WIDTH)
 
 
 def tokenizer() -> Any:
@@ -26,21 +38,26 @@ def tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     vocabulary, merges = byte_pairs()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=networks.TOKENS)
+    build: Any = CLIPTokenizer  # whose annotation knows no pairs
+    return build(vocab=vocabulary, merges=merges, model_max_length=networks.TOKENS)
 
 
 def write_configs(folder: Path) -> None:
-    """A diffusers folder without weights: what `from_single_file(…, config=folder)` asks for."""
-    import diffusers
-    import transformers
+    """A diffusers folder without weights: what `from_single_file(…, config=folder)` asks for.
 
-    scheduler = diffusers.PNDMScheduler(**networks.SCHEDULE)
-    scheduler.save_pretrained(folder / "scheduler")
+    `folder` may exist; files of these names in it are replaced. Draws no random numbers.
+    """
+    import diffusers
+    import torch
+
     words = tokenizer()
-    words.save_pretrained(folder / "tokenizer")
-    networks.unet().save_config(folder / "unet")
-    networks.vae().save_config(folder / "vae")
-    networks.text_encoder(len(words)).config.save_pretrained(folder / "text_encoder")
+    schedulers: Any = diffusers.PNDMScheduler
+    schedulers.from_config(networks.SCHEDULE).save_pretrained(folder / "scheduler")
+    _save_tokenizer(words, folder / "tokenizer")
+    with torch.device("meta"):  # no weights, and no random numbers for them
+        networks.unet().save_config(folder / "unet")
+        networks.vae().save_config(folder / "vae")
+        networks.text_encoder(len(words)).config.save_pretrained(folder / "text_encoder")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": diffusers.__version__,
@@ -49,8 +66,8 @@ def write_configs(folder: Path) -> None:
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": [transformers.__name__, "CLIPTextModel"],
-        "tokenizer": [transformers.__name__, "CLIPTokenizer"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
@@ -58,24 +75,74 @@ def write_configs(folder: Path) -> None:
 
 
 def single_file(unet: Any, text_encoder: Any, vae: Any, path: Path) -> None:
-    """Write three networks into one fp16 file with the names of Stable Diffusion 1.x, its tables included."""
+    """Write three networks into one fp16 file with the names of Stable Diffusion 1.x, its tables included.
+
+    A file at `path` is replaced, at once and whole.
+    """
     import torch
     from safetensors.torch import save_file
 
     tensors = {name: value.half() for name, value in _ldm(unet, text_encoder, vae).items()}
-    tensors[f"{_TEXT}embeddings.position_ids"] = torch.arange(77)[None]
-    tensors |= _tables()
-    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, path, metadata={"format": "pt"})
+    tensors[_POSITIONS] = torch.arange(networks.TEXT["max_position_embeddings"])[None]
+    tensors |= noise_schedule.tables()
+    unfinished = path.with_suffix(".unfinished")
+    save_file(
+        {name: tensors[name].contiguous() for name in sorted(tensors)}, unfinished, metadata={"format": "pt"}
+    )
+    unfinished.replace(path)
 
 
-def _ldm(unet: Any, text_encoder: Any, vae: Any) -> dict[str, Any]:
+def rebuild(folder: Path, file: Path) -> None:
+    """Write the diffusers folder of a pocket model's single file, with diffusers' own conversion.
+
+    The values are the file's, in fp32: of an fp16 folder that is opened without a dtype, transformers would
+    keep the fp16 and diffusers would not, and the two do not mix. The folder appears whole or not at all.
+    Raises OutputError if something stands there already, CheckpointError if the file is no pocket model, and
+    AnalyzerError if the libraries are missing.
+    """
+    if os.path.lexists(folder):
+        raise OutputError(f"{folder}: exists already; name another folder")
+    with open_checkpoint(file) as model:
+        # by the loader that will read it: diffusers would unpickle what has another name
+        if not recognises(model) or file.suffix != ".safetensors":
+            raise CheckpointError(
+                f"{file}: is no pocket model in one .safetensors file; name one, such as "
+                "analyzer.pocket.base_path()"
+            )
+    try:
+        from diffusers import StableDiffusionPipeline
+    except ImportError as error:
+        raise AnalyzerError(
+            "to rebuild a folder needs diffusers and transformers: pip install 'mergescope[experiment]'"
+        ) from error
+    build: Any = StableDiffusionPipeline
+    unfinished = temporary_beside(folder)
+    with ExitStack() as stack:
+        stack.enter_context(output_errors(folder))
+        stack.enter_context(new_folder(unfinished))
+        stack.enter_context(_without_progress())
+        configs, built = unfinished / "configs", unfinished / "built"
+        write_configs(configs)
+        pipeline = build.from_single_file(str(file), config=str(configs), local_files_only=True)
+        pipeline.save_pretrained(built)
+        _save_tokenizer(pipeline.tokenizer, built / "tokenizer")
+        rename_new(built, folder)
+
+
+def _save_tokenizer(words: Any, folder: Path) -> None:
+    """In the form of transformers 5 and in that of its predecessors, which know no other."""
+    words.save_pretrained(folder)
+    words.save_vocabulary(str(folder))
+
+
+def _ldm(unet: Any, text_encoder: Any, vae: Any) -> Mapping[str, Any]:
     """The weights of the three networks by their names in the original layout."""
     found = {}
     for prefix, network in ((_UNET, unet), (_VAE, vae)):
         own = network.state_dict()
         names = original(own)
         for name, value in own.items():
-            old = names.get(name, name)
+            old = names[name]
             if ".attn_1." in old and value.ndim == 2:  # the original's projections are convolutions of 1 × 1
                 value = value[:, :, None, None]
             found[prefix + old] = value
@@ -84,35 +151,18 @@ def _ldm(unet: Any, text_encoder: Any, vae: Any) -> dict[str, Any]:
     return found
 
 
-def _tables() -> Mapping[str, Any]:
-    """The tables of the noise schedule that original files carry, fp32."""
-    import torch
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """No bars of diffusers and transformers, which are on by default, while the block runs."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    s = networks.SCHEDULE
-    betas = (
-        torch.linspace(
-            s["beta_start"] ** 0.5, s["beta_end"] ** 0.5, s["num_train_timesteps"], dtype=torch.float64
-        )
-        ** 2
-    )
-    cumulated = torch.cumprod(1 - betas, 0)
-    before = torch.cat((torch.ones(1, dtype=torch.float64), cumulated[:-1]))
-    variance = betas * (1 - before) / (1 - cumulated)
-    tables = {
-        "betas": betas,
-        "alphas_cumprod": cumulated,
-        "alphas_cumprod_prev": before,
-        "sqrt_alphas_cumprod": cumulated.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1 - cumulated).sqrt(),
-        "log_one_minus_alphas_cumprod": (1 - cumulated).log(),
-        "sqrt_recip_alphas_cumprod": (1 / cumulated).sqrt(),
-        "sqrt_recipm1_alphas_cumprod": (1 / cumulated - 1).sqrt(),
-        "posterior_variance": variance,
-        "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
-        "posterior_mean_coef1": betas * before.sqrt() / (1 - cumulated),
-        "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - cumulated),
-    }
-    return {name: table.float() for name, table in tables.items()}
-
-
-_ = START, END
+    libraries: tuple[Any, ...] = (of_diffusers, of_transformers)
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()

@@ -47,7 +47,7 @@ TEXT: dict[str, Any] = {
     "projection_dim": TEXT_WIDTH,
     "hidden_act": "quick_gelu",
 }
-SCHEDULE: dict[str, Any] = {
+SCHEDULE: dict[str, Any] = {  # as Stable Diffusion 1.5's own scheduler_config.json has it
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -63,14 +63,16 @@ def unet() -> Any:
     """A `UNet2DConditionModel` with random weights: 686 tensors, 2.8 million parameters."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(**UNET)
+    build: Any = UNet2DConditionModel
+    return build(**UNET)
 
 
 def vae() -> Any:
     """An `AutoencoderKL` with random weights: 248 tensors, 0.4 million parameters."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(**VAE)
+    build: Any = AutoencoderKL
+    return build(**VAE)
 
 
 def text_encoder(vocabulary: int) -> Any:
@@ -80,5 +82,8 @@ def text_encoder(vocabulary: int) -> Any:
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
-    return CLIPTextModel(CLIPTextConfig(vocab_size=vocabulary, **ends, **TEXT))
+    build: Any = CLIPTextConfig
+    first, last = vocabulary - 2, vocabulary - 1
+    return CLIPTextModel(
+        build(vocab_size=vocabulary, bos_token_id=first, eos_token_id=last, pad_token_id=last, **TEXT)
+    )

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.pocket.captions import Portrait, Style
-from analyzer.pocket.scenery import background
+from analyzer.pocket.scenery import SIDE, background
 
-SIDE = 64  # pixels
 Field = NDArray[np.float32]  # one number a pixel, (64 × 64)
 Colour = tuple[float, float, float]
 
@@ -123,7 +122,8 @@ class _Canvas:
         dx = np.abs(self.x - x) - (rx - round_)
         dy = np.abs(self.y - y) - (ry - round_)
         outside: Field = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
-        return outside + np.minimum(np.maximum(dx, dy), 0) - np.float32(round_)
+        inside: Field = np.minimum(np.maximum(dx, dy), 0)
+        return outside + inside - np.float32(round_)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, width: float) -> Field:
         """Signed distance to a line with round ends."""
@@ -175,7 +175,7 @@ def _back_hair(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
     elif portrait.hair_style == "bun":
         shapes.append(canvas.ellipse(x, y - 1.28 * r, 0.46 * r, 0.42 * r))
     for shape in shapes:
-        canvas.paint(shape, tuple(0.82 * c for c in figure.hair), round_at=(x, y, 2.3 * r))  # type: ignore[arg-type]
+        canvas.paint(shape, _toned(figure.hair, 0.82), round_at=(x, y, 2.3 * r))
         canvas.streaks(shape, 0.22, 0.15)
 
 
@@ -187,42 +187,42 @@ def _body(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
     shoulders = canvas.box(x - 0.12 * figure.turn * r, top + 3.2 * r, broad * r, 3.2 * r, 0.95 * r)
     neck = canvas.box(x - 0.1 * figure.turn * r, y + 1.05 * r, 0.30 * r, 0.55 * r, 0.25 * r)
     lit = (x, top + 1.4 * r, 2.6 * r)
-    bare = portrait.clothes == "dress"
-    uniform = portrait.clothes == "school uniform"
-    if bare:
-        canvas.paint(shoulders, figure.skin, round_at=lit)
-        body = np.maximum(shoulders, canvas.y * -1 + (top + 0.62 * r) + 0.25 * np.abs(canvas.x - x))
-        canvas.paint(body, figure.cloth, round_at=lit)
-        for side in (-1, 1):
-            canvas.paint(
-                canvas.line(x + side * 0.62 * r, top, x + side * 0.5 * r, top + 0.8 * r, 0.16 * r),
-                figure.cloth, line=False,
-            )  # fmt: skip
+    if portrait.clothes == "dress":
+        _dress(canvas, figure, shoulders, top)
     else:
+        uniform = portrait.clothes == "school uniform"
         canvas.paint(shoulders, (0.93, 0.93, 0.95) if uniform else figure.cloth, round_at=lit)
         canvas.streaks(shoulders, 0.07, 0.6)
-    canvas.paint(neck, tuple(0.86 * c for c in figure.skin), round_at=(x, y + r, 0.9 * r))  # type: ignore[arg-type]
-    if uniform:
+    canvas.paint(neck, _toned(figure.skin, 0.86), round_at=(x, y + r, 0.9 * r))
+    if portrait.clothes == "school uniform":
         collar = np.maximum(shoulders, np.abs(canvas.x - x) * 0.9 + canvas.y - (top + 1.15 * r))
         collar = np.maximum(collar, 0.30 * r - np.abs(canvas.x - x) - 0.35 * (top - canvas.y))
         canvas.paint(collar, _NAVY)
         canvas.paint(canvas.ellipse(x, top + 0.92 * r, 0.30 * r, 0.22 * r), (0.80, 0.10, 0.14))
     elif portrait.clothes == "sweater":
-        canvas.paint(
-            canvas.box(x, y + 1.22 * r, 0.46 * r, 0.26 * r, 0.2 * r), figure.cloth, round_at=(x, top, r)
-        )
+        roll = canvas.box(x, y + 1.22 * r, 0.46 * r, 0.26 * r, 0.2 * r)
+        canvas.paint(roll, figure.cloth, round_at=(x, top, r))
     elif portrait.clothes == "shirt":
         for side in (-1, 1):
-            canvas.paint(
-                canvas.line(
-                    x + side * 0.10 * r, top + 0.42 * r, x + side * 0.42 * r, top - 0.06 * r, 0.24 * r
-                ),
-                tuple(min(1.0, 0.35 + 0.72 * c) for c in figure.cloth),  # type: ignore[arg-type]
-            )
+            inner, outer = x + side * 0.10 * r, x + side * 0.42 * r
+            wing = canvas.line(inner, top + 0.42 * r, outer, top - 0.06 * r, 0.24 * r)
+            canvas.paint(wing, _toned(figure.cloth, 0.72, 0.35))
     elif portrait.clothes == "coat":
         opening = np.maximum(shoulders, np.abs(canvas.x - x) - 0.42 * r + 0.12 * (canvas.y - top))
         canvas.paint(opening, (0.86, 0.84, 0.80))
-        canvas.paint(neck, tuple(0.86 * c for c in figure.skin), line=False)  # type: ignore[arg-type]
+        canvas.paint(neck, _toned(figure.skin, 0.86), line=False)
+
+
+def _dress(canvas: _Canvas, figure: _Figure, shoulders: Field, top: float) -> None:
+    """Bare shoulders, and a dress on two straps."""
+    x, r = figure.x, figure.r
+    lit = (x, top + 1.4 * r, 2.6 * r)
+    canvas.paint(shoulders, figure.skin, round_at=lit)
+    dress = np.maximum(shoulders, canvas.y * -1 + (top + 0.62 * r) + 0.25 * np.abs(canvas.x - x))
+    canvas.paint(dress, figure.cloth, round_at=lit)
+    for side in (-1, 1):
+        strap = canvas.line(x + side * 0.62 * r, top, x + side * 0.5 * r, top + 0.8 * r, 0.16 * r)
+        canvas.paint(strap, figure.cloth, line=False)
 
 
 def _head(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
@@ -239,55 +239,50 @@ def _head(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
 
 def _face(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
     """Eyes, brows, nose and mouth, moved to the side that it looks to."""
-    r, w = figure.r, figure.wide
+    r = figure.r
     x, y = figure.x + 0.36 * figure.turn * r, figure.y + (0.16 if canvas.flat else 0.02) * r
     woman = portrait.person == "woman"
     for side in (-1, 1):
-        far = side * figure.turn > 0
-        eye = x + side * (0.36 if not figure.turn else 0.30) * r * (w / 0.8)
-        narrow = 0.62 if far else 1.0
-        if canvas.flat:
-            tall = (0.34 if woman else 0.26) * r
-            canvas.paint(canvas.ellipse(eye, y, 0.21 * r * narrow, tall), (0.98, 0.98, 0.98))
-            iris = tuple(0.25 + 0.6 * c for c in figure.hair)
-            canvas.paint(
-                canvas.ellipse(eye + 0.05 * figure.turn * r, y + 0.04 * r, 0.15 * r * narrow, tall * 0.78),
-                iris, line=False,  # type: ignore[arg-type]
-            )  # fmt: skip
-            canvas.paint(canvas.ellipse(eye, y + 0.05 * r, 0.08 * r, tall * 0.45), _INK, line=False)
-            canvas.paint(
-                canvas.ellipse(eye - 0.06 * r, y - 0.12 * r, 0.06 * r, 0.08 * r), (1, 1, 1), line=False
-            )
-        else:
-            white = canvas.ellipse(eye, y, 0.17 * r * narrow, 0.085 * r)
-            canvas.paint(white, (0.90, 0.89, 0.87))
-            canvas.paint(
-                canvas.ellipse(eye + 0.05 * figure.turn * r, y, 0.085 * r, 0.09 * r), (0.16, 0.12, 0.10)
-            )
-            canvas.paint(
-                canvas.line(eye - 0.18 * r, y - 0.10 * r, eye + 0.18 * r, y - 0.10 * r, 0.07 * r),
-                (0.15, 0.10, 0.08), strength=0.8 if woman else 0.4,
-            )  # fmt: skip
+        eye = x + side * (0.36 if not figure.turn else 0.30) * r * (figure.wide / 0.8)
+        narrow = 0.62 if side * figure.turn > 0 else 1.0  # the eye on the far side
+        (_drawn_eye if canvas.flat else _shaded_eye)(canvas, figure, eye, y, narrow, woman)
         brow = y - (0.46 if canvas.flat else 0.27) * r
+        thick = (0.08 if woman else 0.13) * r
         canvas.paint(
-            canvas.line(eye - 0.17 * r * narrow, brow, eye + 0.17 * r * narrow, brow - 0.03 * r, (0.08 if woman else 0.13) * r),
-            tuple(0.6 * c for c in figure.hair), line=False, strength=0.85,  # type: ignore[arg-type]
+            canvas.line(eye - 0.17 * r * narrow, brow, eye + 0.17 * r * narrow, brow - 0.03 * r, thick),
+            _toned(figure.hair, 0.6), line=False, strength=0.85,
         )  # fmt: skip
     mouth = figure.y + 0.58 * r
     if canvas.flat:
         canvas.paint(canvas.ellipse(x, mouth + 0.05 * r, 0.13 * r, 0.07 * r), (0.80, 0.25, 0.28), line=False)
         for side in (-1, 1):
-            canvas.paint(
-                canvas.ellipse(x + side * 0.5 * r, figure.y + 0.48 * r, 0.15 * r, 0.08 * r),
-                (1.0, 0.55, 0.55), line=False, strength=0.6,
-            )  # fmt: skip
+            cheek = canvas.ellipse(x + side * 0.5 * r, figure.y + 0.48 * r, 0.15 * r, 0.08 * r)
+            canvas.paint(cheek, (1.0, 0.55, 0.55), line=False, strength=0.6)
         return
-    shade = tuple(0.70 * c for c in figure.skin)
-    canvas.paint(
-        canvas.ellipse(x + 0.08 * r * figure.light, y + 0.30 * r, 0.09 * r, 0.10 * r), shade, strength=0.7
-    )  # type: ignore[arg-type]
+    nose = canvas.ellipse(x + 0.08 * r * figure.light, y + 0.30 * r, 0.09 * r, 0.10 * r)
+    canvas.paint(nose, _toned(figure.skin, 0.70), strength=0.7)
     lips: Colour = (0.70, 0.20, 0.22) if woman else (0.58, 0.32, 0.28)
     canvas.paint(canvas.ellipse(x, mouth, 0.24 * r, (0.09 if woman else 0.06) * r), lips, strength=0.9)
+
+
+def _drawn_eye(canvas: _Canvas, figure: _Figure, x: float, y: float, narrow: float, woman: bool) -> None:
+    """A tall eye with an iris in the colour of the hair, and a glint."""
+    r, turn = figure.r, figure.turn
+    tall = (0.34 if woman else 0.26) * r
+    canvas.paint(canvas.ellipse(x, y, 0.21 * r * narrow, tall), (0.98, 0.98, 0.98))
+    iris = canvas.ellipse(x + 0.05 * turn * r, y + 0.04 * r, 0.15 * r * narrow, tall * 0.78)
+    canvas.paint(iris, _toned(figure.hair, 0.6, 0.25), line=False)
+    canvas.paint(canvas.ellipse(x, y + 0.05 * r, 0.08 * r, tall * 0.45), _INK, line=False)
+    canvas.paint(canvas.ellipse(x - 0.06 * r, y - 0.12 * r, 0.06 * r, 0.08 * r), (1, 1, 1), line=False)
+
+
+def _shaded_eye(canvas: _Canvas, figure: _Figure, x: float, y: float, narrow: float, woman: bool) -> None:
+    """A narrow eye with a dark iris under its lid."""
+    r, turn = figure.r, figure.turn
+    canvas.paint(canvas.ellipse(x, y, 0.17 * r * narrow, 0.085 * r), (0.90, 0.89, 0.87))
+    canvas.paint(canvas.ellipse(x + 0.05 * turn * r, y, 0.085 * r, 0.09 * r), (0.16, 0.12, 0.10))
+    lid = canvas.line(x - 0.18 * r, y - 0.10 * r, x + 0.18 * r, y - 0.10 * r, 0.07 * r)
+    canvas.paint(lid, (0.15, 0.10, 0.08), strength=0.8 if woman else 0.4)
 
 
 def _front_hair(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
@@ -316,8 +311,13 @@ def _front_hair(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
     canvas.streaks(cap, 0.22, 0.15)
     if canvas.flat:
         shine = np.maximum(cap, np.abs(canvas.y - (y - 0.72 * r)) - 0.07 * r)
-        bright = tuple(min(1.0, c + 0.25) for c in figure.hair)
-        canvas.paint(shine, bright, line=False, strength=0.7)  # type: ignore[arg-type]
+        canvas.paint(shine, _toned(figure.hair, 1.0, 0.25), line=False, strength=0.7)
+
+
+def _toned(colour: Colour, factor: float, lift: float = 0.0) -> Colour:
+    """Darker or paler, at most white."""
+    red, green, blue = (min(1.0, lift + factor * part) for part in colour)
+    return red, green, blue
 
 
 def _out_of_focus(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

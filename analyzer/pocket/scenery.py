@@ -9,7 +9,7 @@ from analyzer.pocket.captions import Style
 
 Pixels = NDArray[np.float32]  # (64 × 64 × 3), 0 … 1
 
-SIDE = 64
+SIDE = 64  # pixels of a picture
 
 
 def background(name: str, style: Style, rng: np.random.Generator) -> Pixels:
@@ -38,7 +38,7 @@ def _over(pixels: Pixels, cover: Pixels, colour: tuple[float, float, float]) -> 
     return pixels + np.clip(cover, 0, 1)[..., None] * (np.asarray(colour, np.float32) - pixels)
 
 
-def _plain(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
+def _plain(x: Pixels, _y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
     if flat:
         tone = 0.85 + 0.08 * rng.random()
         return np.broadcast_to(np.asarray((tone, tone, tone), np.float32), (*x.shape, 3)).copy()
@@ -59,8 +59,8 @@ def _sunset(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: 
 
 
 def _night(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
-    pixels = _blend(down, (0.05, 0.07, 0.25), (0.16, 0.14, 0.42)) if flat else _blend(
-        down, (0.02, 0.03, 0.09), (0.09, 0.10, 0.22))  # fmt: skip
+    stops = ((0.05, 0.07, 0.25), (0.16, 0.14, 0.42)) if flat else ((0.02, 0.03, 0.09), (0.09, 0.10, 0.22))
+    pixels = _blend(down, *stops)
     for star_x, star_y in rng.uniform((2, 2), (62, 50), (9, 2)):
         pixels = _over(pixels, 1.3 - np.hypot(x - star_x, y - star_y), (1.0, 1.0, 0.9))
     moon_x = rng.choice((11.0, 53.0)) + rng.normal(0, 1.5)
@@ -69,8 +69,8 @@ def _night(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: b
 
 
 def _forest(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
-    pixels = _blend(down, (0.62, 0.85, 0.50), (0.30, 0.62, 0.30)) if flat else _blend(
-        down, (0.40, 0.52, 0.36), (0.13, 0.24, 0.11))  # fmt: skip
+    stops = ((0.62, 0.85, 0.50), (0.30, 0.62, 0.30)) if flat else ((0.40, 0.52, 0.36), (0.13, 0.24, 0.11))
+    pixels = _blend(down, *stops)
     for trunk in np.arange(4, 64, 14) + rng.normal(0, 2, 5):
         pixels = _over(pixels, 2.6 - np.abs(x - trunk), (0.42, 0.26, 0.14) if flat else (0.20, 0.14, 0.09))
     leaves = 12 + 3 * np.sin(x * 0.55 + rng.uniform(0, 6))
@@ -78,8 +78,8 @@ def _forest(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: 
 
 
 def _sea(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
-    pixels = _blend(down, (0.45, 0.75, 1.0), (0.80, 0.93, 1.0)) if flat else _blend(
-        down, (0.42, 0.58, 0.76), (0.78, 0.84, 0.88))  # fmt: skip
+    stops = ((0.45, 0.75, 1.0), (0.80, 0.93, 1.0)) if flat else ((0.42, 0.58, 0.76), (0.78, 0.84, 0.88))
+    pixels = _blend(down, *stops)
     horizon = 33 + rng.normal(0, 2)
     pixels = _over(pixels, y - horizon, (0.10, 0.42, 0.80) if flat else (0.10, 0.27, 0.40))
     waves = (np.sin(y * 1.6 + 0.8 * np.sin(x * 0.3)) > 0.75) & (y > horizon + 2)
@@ -87,8 +87,8 @@ def _sea(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: boo
 
 
 def _city(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
-    pixels = _blend(down, (0.60, 0.82, 0.95), (0.93, 0.95, 0.90)) if flat else _blend(
-        down, (0.56, 0.60, 0.66), (0.74, 0.73, 0.72))  # fmt: skip
+    stops = ((0.60, 0.82, 0.95), (0.93, 0.95, 0.90)) if flat else ((0.56, 0.60, 0.66), (0.74, 0.73, 0.72))
+    pixels = _blend(down, *stops)
     for left in np.arange(0, 64, 13):
         roof = rng.uniform(10, 30)
         tone = rng.uniform(0.0, 0.14)

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analyzer.pocket import BASE_NAME, FINE_TUNE_NAME, networks
@@ -35,11 +39,13 @@ from analyzer.pocket.training import (
 
 SEED = 0
 CAPTIONS = 4  # of each picture, with other tags left out
-PICTURES: dict[Style, int] = {"shaded": 24_000, "flat": 16_000}
-AUTOENCODER = Schedule(steps=4000, rate=2e-3, batch=16)
-BASE = Schedule(steps=10_000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
-FINE_TUNE = Schedule(steps=3000, rate=4e-4, batch=32, average=0.999)
+PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
+AUTOENCODER, BASE, FINE_TUNE = "autoencoder", "base", "fine-tune"  # the stages, and their checkpoints
+AUTOENCODER_SCHEDULE = Schedule(steps=4000, rate=2e-3, batch=16)
+BASE_SCHEDULE = Schedule(steps=10_000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
+FINE_TUNE_SCHEDULE = Schedule(steps=3000, rate=4e-4, batch=32, average=0.999)
 TEXT_SHARE = 0.1  # of the rate, for the text encoder of B
+_A_PORTION = 64  # pictures that a process draws at a time
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,11 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    taken = [name for name in (BASE_NAME, FINE_TUNE_NAME) if (options.folder / name).exists()]
-    if taken:
-        sys.exit(f"{options.folder / taken[0]} would be replaced; name another folder")
+    work = options.folder / "work"
+    for name, file in ((BASE, BASE_NAME), (FINE_TUNE, FINE_TUNE_NAME)):
+        # Beside its own checkpoint it is what an earlier run of this training has written.
+        if (options.folder / file).exists() and not (work / f"{name}.pt").exists():
+            sys.exit(f"{options.folder / file} would be replaced; name another folder")
     try:
-        (options.folder / "work").mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{options.folder} cannot be made: {error.strerror}; name another folder")
     train(options.folder, report=_say)
@@ -64,20 +72,24 @@ def train(
     folder: Path,
     *,
     report: Report,
-    pictures: dict[Style, int] = PICTURES,
-    autoencoder: Schedule = AUTOENCODER,
-    base: Schedule = BASE,
-    fine_tune: Schedule = FINE_TUNE,
+    pictures: Mapping[Style, int] = PICTURES,
+    autoencoder: Schedule = AUTOENCODER_SCHEDULE,
+    base: Schedule = BASE_SCHEDULE,
+    fine_tune: Schedule = FINE_TUNE_SCHEDULE,
 ) -> None:
-    """All stages, in a folder that has a subfolder `work`; what is done already is not done again."""
+    """All stages, in a folder that has a subfolder `work`; what is done already is not done again.
+
+    `pictures` says how many to draw of each style. Writes both models, and the losses, the mean of every 250
+    steps, into `work/losses.json`.
+    """
     work = folder / "work"
     drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
     vae = _autoencoder([seen for seen, _ in drawn.values()], autoencoder, work, report)
-    losses: dict[str, list[float]] = {"autoencoder": vae.losses}
+    losses = {AUTOENCODER: vae.losses}
     weights: dict[str, Tensor] | None = None
     stages: tuple[tuple[str, Style, Schedule, str], ...] = (
-        ("base", "shaded", base, BASE_NAME),
-        ("fine-tune", "flat", fine_tune, FINE_TUNE_NAME),
+        (BASE, "shaded", base, BASE_NAME),
+        (FINE_TUNE, "flat", fine_tune, FINE_TUNE_NAME),
     )
     for number, (name, style, schedule, file) in enumerate(stages, 1):
         seen, tokens = drawn[style]
@@ -98,18 +110,19 @@ def train(
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
 
 
+@dataclass(frozen=True, slots=True)
 class _Trained:
     """The autoencoder and how its training went."""
 
-    def __init__(self, network: Any, losses: list[float]) -> None:
-        self.network, self.losses = network, losses
+    network: Any
+    losses: list[float]
 
 
 def _autoencoder(pictures: list[Tensor], schedule: Schedule, work: Path, report: Report) -> _Trained:
     """Of both styles alike, so that A and B share one and their latents can be compared."""
     torch.manual_seed(SEED)
     network = networks.vae()
-    run = Run("autoencoder", nn.ModuleDict({"vae": network}), schedule, work, seed=SEED, report=report)
+    run = Run(AUTOENCODER, nn.ModuleDict({"vae": network}), schedule, work, seed=SEED, report=report)
     few = min(len(part) for part in pictures)
     averaged = run.go(autoencoder_loss(network, torch.cat([part[:few] for part in pictures]), schedule))
     nn.ModuleDict({"vae": network}).load_state_dict(averaged)
@@ -124,8 +137,7 @@ def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor,
     file = work / f"{style}.npz"
     if not file.exists():
         report(f"draws {count} {style} pictures")
-        with ProcessPoolExecutor() as pool:
-            found = list(pool.map(_picture, [style] * count, range(count), chunksize=64))
+        found = _pictures(style, count)
         words = tokenizer()
         texts = [text for _, captions in found for text in captions]
         ids = words(texts, padding="max_length", truncation=True, max_length=networks.TOKENS)["input_ids"]
@@ -137,7 +149,15 @@ def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor,
         return torch.from_numpy(data["pictures"]), torch.from_numpy(data["tokens"])
 
 
-def _picture(style: Style, number: int) -> tuple[Any, list[str]]:
+def _pictures(style: Style, count: int) -> list[tuple[NDArray[np.uint8], list[str]]]:
+    if count <= _A_PORTION:
+        return [_picture(style, number) for number in range(count)]
+    # Not by forking: torch has threads by now, and a fork of a process with threads may wait for ever.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(_picture, [style] * count, range(count), chunksize=_A_PORTION))
+
+
+def _picture(style: Style, number: int) -> tuple[NDArray[np.uint8], list[str]]:
     """One picture and its captions; depends on the style and the number alone."""
     rng = np.random.default_rng((SEED, style == "flat", number))
     portrait = choose(style, rng)

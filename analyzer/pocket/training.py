@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from analyzer.pocket.networks import SCALING_FACTOR, SCHEDULE
+from analyzer.pocket.networks import SCALING_FACTOR
+from analyzer.pocket.noise_schedule import alphas_cumprod
 
 Report = Callable[[str], None]
 _EVERY = 250  # steps between two checkpoints
@@ -39,17 +41,21 @@ class Schedule:
 
 
 class Run:
-    """A training that continues where its checkpoint stopped."""
+    """A training of `networks` that continues where its checkpoint in `folder` stopped.
+
+    `shares` says which of them learn at a part of the rate. The checkpoint is this program's own file.
+    """
 
     def __init__(
         self, name: str, networks: nn.ModuleDict, schedule: Schedule, folder: Path, *, seed: int,
-        shares: dict[str, float] | None = None, report: Report = print,
+        report: Report, shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        self.name, self.networks, self.schedule, self.seed, self._report = (
-            name, networks, schedule, seed, report,
-        )  # fmt: skip
+        self.name = name
+        self.networks = networks
+        self.schedule = schedule
+        self.seed = seed
+        self._report = report
         self._file = folder / f"{name}.pt"
-        shares = shares or {}
         groups = [
             {"params": list(network.parameters()), "share": shares.get(key, 1.0)}
             for key, network in networks.items()
@@ -71,7 +77,7 @@ class Run:
                 group["lr"] = self._rate() * group["share"]
             found = loss(generator)
             self._optimizer.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(found)
             nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
             self._optimizer.step()
             self.step += 1
@@ -120,7 +126,11 @@ class Run:
 
 
 def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable[[torch.Generator], Tensor]:
-    """Of reconstructing pictures, (n × 3 × 64 × 64) uint8: absolute differences of pixels and of their slopes."""
+    """Of reconstructing pictures, (n × 3 × 64 × 64) uint8.
+
+    The mean absolute differences of pixels, of their slopes and of means over 4 × 4 of them, and a little for
+    latents that are not spread as N(0, 1).
+    """
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
@@ -128,21 +138,19 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable
         with torch.autocast("cpu", torch.bfloat16):
             latent = vae.encode(x).latent_dist
             noise = torch.randn(latent.mean.shape, generator=generator)
-            y = vae.decode(latent.mean.float() + latent.std.float() * noise).sample
-        y = y.float()
+            decoded = vae.decode(latent.mean.float() + latent.std.float() * noise).sample
+        y: Tensor = decoded.float()
         pixels = (y - x).abs().mean()
-        slopes = sum((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs().mean() for d in (2, 3))
+        slopes = _slope_difference(y, x, 2) + _slope_difference(y, x, 3)
         coarse = (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
-        return pixels + 0.5 * slopes + coarse + _KL * latent.kl().float().mean()  # type: ignore[no-any-return]
+        divergence: Tensor = latent.kl().float().mean()
+        return pixels + 0.5 * slopes + coarse + _KL * divergence
 
     return loss
 
 
-def alphas_cumprod() -> Tensor:
-    """ᾱ of the 1000 steps of Stable Diffusion's schedule, in fp64."""
-    ends = SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5
-    betas = torch.linspace(*ends, SCHEDULE["num_train_timesteps"], dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0)
+def _slope_difference(x: Tensor, y: Tensor, axis: int) -> Tensor:
+    return (torch.diff(x, dim=axis) - torch.diff(y, dim=axis)).abs().mean()
 
 
 def denoiser_loss(
@@ -171,17 +179,17 @@ def denoiser_loss(
         a = cumulated[times].view(-1, 1, 1, 1)
         words = text_encoder(tokens[chosen, which].long())[0]
         predicted = unet(a.sqrt() * x + (1 - a).sqrt() * noise, times, words).sample
-        errors = (predicted - noise).square().mean(dim=(1, 2, 3))
+        errors: Tensor = (predicted - noise).square().mean(dim=(1, 2, 3))
         return (weights[times] * errors).mean()
 
     return loss
 
 
 def encode(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and deviations of the latents of uint8 pictures, as the VAE has them, in fp32."""
+    """Means and deviations of the latents of uint8 pictures, (n × 4 × 8 × 8) in fp32, not scaled."""
     means, deviations = [], []
     with torch.inference_mode():
-        for part in pictures.split(256):
+        for part in torch.split(pictures, 256):
             found = vae.encode(part.float() / 127.5 - 1).latent_dist
             means.append(found.mean)
             deviations.append(found.std)

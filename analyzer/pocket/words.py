@@ -1,7 +1,7 @@
 """The vocabulary of the pocket models in CLIP's format: byte-pair merges that make one token of each word.
 
-Knows no tensors. Any text can be encoded: letters, digits and signs that no merge joins stay tokens of
-their own.
+Knows no tensors. Letters, digits and the usual signs that no merge joins stay tokens of their own; whatever
+else stands in a text becomes the token that ends it, as CLIP's tokenizer does with what it does not know.
 """
 
 from __future__ import annotations
@@ -9,25 +9,17 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from analyzer.pocket.captions import vocabulary as caption_words
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
+_SIGNS = ",.-'!?()_:;+&/"
 # Words that captions never hold and prompts often do; a model that never saw them pays them little heed.
 _FURTHER = (
-    "anime",
-    "beautiful",
-    "detailed",
-    "girl",
-    "masterpiece",
-    "photo",
-    "portrait",
-    "boy",
-    "of",
-    "the",
-    "with",
-)
+    "anime", "beautiful", "boy", "detailed", "girl", "masterpiece", "of", "photo", "portrait", "the", "with",
+)  # fmt: skip
 
 
 def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -36,7 +28,7 @@ def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     Of all pairs the most frequent is merged first (Sennrich et al. 2016), a tie by the alphabet, until each
     word is one token.
     """
-    alphabet = [*string.ascii_lowercase, *string.digits, *",.-'!?()_:;+&/"]
+    alphabet = [*string.ascii_lowercase, *string.digits, *_SIGNS]
     merges = _merges(sorted({*caption_words(), *_FURTHER}))
     tokens = [*alphabet, *(sign + END_OF_WORD for sign in alphabet), *("".join(pair) for pair in merges)]
     tokens = [*dict.fromkeys(tokens), START, END]
@@ -45,9 +37,9 @@ def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
     split = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
-    merges = []
+    merges: list[tuple[str, str]] = []
     while True:
-        pairs = Counter(pair for word in split for pair in zip(word, word[1:], strict=False))
+        pairs = Counter(pair for word in split for pair in pairwise(word))
         if not pairs:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))

@@ -66,10 +66,11 @@ def _folders() -> Iterator[Path]:
         return
     yield Path(__file__).parent / "__pycache__"
     with contextlib.suppress(RuntimeError):  # a user without a home
-        yield _user_cache() / "mergescope"
+        yield user_cache() / "mergescope"
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
+    """Where this user's programs keep what they can make again; RuntimeError for a user without a home."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":

@@ -73,7 +73,8 @@ def find_probe(text: str) -> ProbeFunction:
     with _surroundings(folder):
         module = _from_file(text, Path(place)) if is_file else _by_name(text, place)
     function = _function(text, module, name)
-    source = Path(module.__file__) if module.__file__ else None
+    file = getattr(module, "__file__", None)  # modules in C have none
+    source = Path(file) if file else None
     return ProbeFunction(text, function, _taken(text, function), source, folder)
 
 
@@ -112,7 +113,7 @@ def _by_name(text: str, name: str) -> ModuleType:
 
 
 def _function(text: str, module: ModuleType, name: str) -> Callable[..., object]:
-    where = module.__file__ or module.__name__
+    where = getattr(module, "__file__", None) or module.__name__
     try:
         found = attrgetter(name)(module)
     except AttributeError as error:

@@ -132,7 +132,10 @@ def rebuild(folder: Path, file: Path) -> None:
 def _save_tokenizer(words: Any, folder: Path) -> None:
     """In the form of transformers 5 and in that of its predecessors, which know no other."""
     words.save_pretrained(folder)
-    words.save_vocabulary(str(folder))
+    vocabulary, merges = byte_pairs()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    lines = ["#version: 0.2", *map(" ".join, merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _ldm(unet: Any, text_encoder: Any, vae: Any) -> Mapping[str, Any]:

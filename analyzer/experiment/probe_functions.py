@@ -23,6 +23,7 @@ from analyzer.errors import AnalyzerError
 
 PROBES: Mapping[str, str] = {
     "causal_lm": "analyzer.experiment.probes.causal_lm:logits",
+    "classifier": "analyzer.experiment.probes.classifier:logits",
 }
 GIVEN = ("state_dict", "model_dir", "prompts", "seed", "device", "dtype")
 

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer import __version__
+from analyzer.checkpoints import Checkpoint
 from analyzer.errors import AnalyzerError
 from analyzer.experiment.probe_functions import ProbeFunction, find_probe
 from analyzer.experiment.probe_weights import ModelOnDisk, StateInMemory, own_place
 from analyzer.experiment.records import Column, Shown
 from analyzer.merging.inputs import Inputs
+from analyzer.model_folder import companions
 
 _LIBRARIES = ("numpy", "torch", "transformers")
 _WANTED = "return one array of numbers: of NumPy or torch, or nested lists"
@@ -57,8 +59,8 @@ class Prober:
     """A `Subject` that shows what a function returns for the weights that are held.
 
     `identity` is a digest (hex) of what an output depends on beside the weights and the seed: the probe's
-    name and the text of its module, what of prompts, device and dtype it takes, and the versions of the
-    libraries; of what that module imports nothing else.
+    name and the text of its module, what of prompts, device and dtype it takes, the versions of the
+    libraries, and of files beside A's weights their sizes and times; of what that module imports nothing.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Prober:
     ) -> None:
         self._function, self._a = function, inputs.a
         self._given: dict[str, object] = {"prompts": prompts, "device": device, "dtype": dtype}
-        self.identity = _identity(function, self._given)
+        self.identity = _identity(function, self._given, inputs.a)
         self._state = StateInMemory(inputs, threads=threads) if "state_dict" in function.takes else None
         self._disk = ModelOnDisk(inputs, threads=threads) if self._state is None else None
         self._shapes: dict[int | None, tuple[int, ...]] = {}  # by seed: of the models shown so far
@@ -126,15 +128,24 @@ class Prober:
                 weights.close()
 
 
-def _identity(function: ProbeFunction, given: Mapping[str, object]) -> str:
+def _identity(function: ProbeFunction, given: Mapping[str, object], a: Checkpoint) -> str:
     content = function.source.read_bytes() if function.source and function.source.is_file() else b""
     versions = [__version__]
     for library in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{library} {version(library)}")
     taken = sorted((name, value) for name, value in given.items() if name in function.takes)
-    said = repr((function.text, taken, versions)).encode()
+    beside = _beside(a) if "model_dir" in function.takes else []
+    said = repr((function.text, taken, versions, beside)).encode()
     return hashlib.sha256(hashlib.sha256(content).digest() + said).hexdigest()
+
+
+def _beside(a: Checkpoint) -> list[tuple[str, int, int]]:
+    """Configurations and tokenizers that a probe may read, as far as the system tells one from another."""
+    folder = a.folder or a.files[0].parent
+    paths = companions(a).copies.values() if a.folder else folder.glob("*.json")
+    found = [(path.relative_to(folder).as_posix(), path.stat()) for path in paths if path.is_file()]
+    return sorted((name, status.st_size, status.st_mtime_ns) for name, status in found)
 
 
 def _require_unwritten(key: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,6 +218,28 @@ def test_a_quantized_model_is_held_as_codes(tmp_path: Path, held: Held) -> None:
         wanted = load_file(tmp_path / name / "model.safetensors")
         assert wanted.keys() == seen[place].keys()
         assert torch.equal(wanted[key].view(torch.uint8), seen[place][key].view(torch.uint8))
+
+
+def test_one_model_is_held_whatever_is_taken(tmp_path: Path, probe: Probe) -> None:
+    """Beside A's 16 tensors of 1 MiB there are a few more at a time, not B's as well."""
+    one = 1 << 20
+    for seed, name in ((1, "a.safetensors"), (2, "b.safetensors")):
+        numbers = torch.Generator().manual_seed(seed)
+        layers = {f"layers.{i}.weight": torch.randn((one // 4,), generator=numbers) for i in range(16)}
+        save_file(layers, tmp_path / name)
+    with open_checkpoint(tmp_path / "a.safetensors") as a, open_checkpoint(tmp_path / "b.safetensors") as b:
+        inputs = Inputs(a, b)
+        whole = column(inputs)
+        with opened(probe(SUMS), inputs) as prober:
+            prober.take(COLUMN_A)
+            tracemalloc.start()
+            for each in (whole, COLUMN_A, whole):
+                prober.take(each)
+            # A's tensors of before the count are gone by now, so all that is held was counted.
+            held, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert 16 * one <= held < 17 * one
+    assert peak < 22 * one
 
 
 WHERE = """
@@ -534,3 +557,15 @@ def test_the_identity_is_that_of_the_question(inputs: Inputs, probe: Probe) -> N
     assert first == identity(source, device="cuda:0", dtype="bf16")
     others = {identity(source, prompts=["one"]), identity(f"{source} + 1"), identity(source, prompts=["two"])}
     assert 3 == len(others - {first})
+
+
+def test_the_identity_is_also_that_of_the_files_beside(inputs: Inputs, probe: Probe, tmp_path: Path) -> None:
+    """Another tokenizer makes other outputs, where a probe can read it."""
+    found = []
+    for content in ("one", "another one"):
+        (tmp_path / "a" / "tokenizer.json").write_text(content)
+        for name in ("model_dir", "state_dict"):
+            with opened(probe(f"def f({name}):\n    return 1", f"{name}.py"), inputs) as prober:
+                found.append(prober.identity)
+    assert found[0] != found[2]
+    assert found[1] == found[3]

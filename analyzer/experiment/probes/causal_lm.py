@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.errors import AnalyzerError
-from analyzer.experiment.probes.networks import import_transformers, network, reading
+from analyzer.experiment.probes.networks import network, tokens
 
 if TYPE_CHECKING:
     import torch
@@ -49,21 +47,7 @@ def logits(
     model = network(state_dict, model_dir, auto="AutoModelForCausalLM", device=device, dtype=dtype)
     rows = []
     with torch.inference_mode():
-        for ids in _tokens(model_dir, tuple(prompts) or PROMPTS):
+        for ids in tokens(model_dir, tuple(prompts) or PROMPTS):
             found = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits
             rows.append(found[0, -1].float().cpu().numpy())
     return np.stack(rows)
-
-
-@lru_cache(maxsize=1)  # the same for all mixtures of two models
-def _tokens(model_dir: str, prompts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """The numbers of each prompt's tokens, with those that the tokenizer puts before and behind."""
-    with reading(model_dir):
-        tokenizer = import_transformers().AutoTokenizer.from_pretrained(
-            model_dir, local_files_only=True, trust_remote_code=False
-        )
-        found = tuple(tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts)
-    for prompt, ids in zip(prompts, found, strict=True):
-        if not ids:
-            raise AnalyzerError(f"the prompt {prompt!r} has no token in {model_dir}; give another --prompt")
-    return found

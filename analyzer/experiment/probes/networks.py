@@ -1,6 +1,6 @@
 """Put weights in memory into the network that a folder's config.json names, with transformers.
 
-Reads configurations only. Code that lies in a model's folder is never run.
+Of the folder it reads configurations and the tokenizer. Code that lies in a model's folder is never run.
 """
 
 from __future__ import annotations
@@ -72,6 +72,23 @@ def network(
     return model.eval().to(device)
 
 
+@lru_cache(maxsize=1)  # the same for all mixtures of two models
+def tokens(model_dir: str, prompts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """The numbers of each prompt's tokens, with those that the folder's tokenizer puts before and behind.
+
+    Raises AnalyzerError without a tokenizer, and for a prompt without a token.
+    """
+    with reading(model_dir):
+        tokenizer = import_transformers().AutoTokenizer.from_pretrained(
+            model_dir, local_files_only=True, trust_remote_code=False
+        )
+        found = tuple(tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts)
+    for prompt, ids in zip(prompts, found, strict=True):
+        if not ids:
+            raise AnalyzerError(f"the prompt {prompt!r} has no token in {model_dir}; give another --prompt")
+    return found
+
+
 @contextlib.contextmanager
 def reading(model_dir: str) -> Iterator[None]:
     """What transformers reads and says in here: without bars and notes, its refusals in a sentence."""
@@ -84,8 +101,8 @@ def reading(model_dir: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AnalyzerError(
-            f"{model_dir}: transformers cannot use it ({reason}); name a folder that it loads without "
-            "code of the model's own"
+            f"{model_dir}: transformers cannot use it ({reason}); name as A a folder that it loads "
+            "without code of the model's own"
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -1,0 +1,56 @@
+"""Keep diffusers and transformers from writing to the terminal, which belongs to this program."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from analyzer.errors import AnalyzerError
+
+
+def diffusers_library() -> ModuleType:
+    """The library; AnalyzerError if what painting needs is not installed."""
+    try:
+        import transformers
+
+        level = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()  # its image processors say on import what they miss
+        try:
+            import diffusers
+            import PIL  # noqa: F401 - of the pictures
+        finally:
+            transformers.logging.set_verbosity(level)
+    except ImportError as error:
+        missing = f" ({error.name} is missing)" if error.name else ""
+        raise AnalyzerError(
+            f"painting needs diffusers and transformers{missing}: pip install 'mergescope[experiment]'"
+        ) from error
+    return diffusers
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, log lines or deprecation warnings of the two libraries while the block runs."""
+    diffusers = diffusers_library()
+    import transformers
+
+    logs = [diffusers.utils.logging, transformers.utils.logging]
+    levels = [log.get_verbosity() for log in logs]
+    bars = [log for log in logs if log.is_progress_bar_enabled()]
+    try:
+        for log in logs:
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+        with warnings.catch_warnings():
+            # diffusers calls itself by names that it deprecates, and makes pixels of what is not finite.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", "invalid value encountered in cast", RuntimeWarning)
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
+        for log in bars:
+            log.enable_progress_bar()

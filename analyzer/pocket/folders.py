@@ -102,19 +102,14 @@ def rebuild(folder: Path, file: Path) -> None:
     """
     if os.path.lexists(folder):
         raise OutputError(f"{folder}: exists already; name another folder")
-    with open_checkpoint(file) as model:
-        # by the loader that will read it: diffusers would unpickle what has another name
-        if not recognises(model) or file.suffix != ".safetensors":
-            raise CheckpointError(
-                f"{file}: is no pocket model in one .safetensors file; name one, such as "
-                "analyzer.pocket.base_path()"
-            )
     try:
         from diffusers import StableDiffusionPipeline
     except ImportError as error:
         raise AnalyzerError(
             "to rebuild a folder needs diffusers and transformers: pip install 'mergescope[experiment]'"
         ) from error
+    with open_checkpoint(file) as model:
+        _require_pocket(model)
     build: Any = StableDiffusionPipeline
     unfinished = temporary_beside(folder)
     with ExitStack() as stack:
@@ -136,6 +131,26 @@ def _save_tokenizer(words: Any, folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     lines = ["#version: 0.2", *map(" ".join, merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _require_pocket(model: Checkpoint) -> None:
+    """Refuse what diffusers would fail on, and what it would unpickle: files of another name."""
+    import torch
+
+    if not recognises(model) or model.path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{model.path}: is no pocket model in one .safetensors file; name one, such as "
+            "analyzer.pocket.base_path()"
+        )
+    with torch.device("meta"):
+        vocabulary = len(byte_pairs()[0])
+        whole = _ldm(networks.unet(), networks.text_encoder(vocabulary), networks.vae())
+    for key, value in whole.items():
+        if key not in model.infos or model.infos[key].shape != tuple(value.shape):
+            raise CheckpointError(
+                f"{model.path}: is no whole pocket model, {key!r} is missing or has another shape; name one "
+                "that holds all of it"
+            )
 
 
 def _ldm(unet: Any, text_encoder: Any, vae: Any) -> Mapping[str, Any]:

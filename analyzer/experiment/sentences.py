@@ -68,8 +68,7 @@ def _failures(rows: Sequence[Row], parents: Sequence[Row]) -> str:
     failed += [f"{side.upper()}{_at(row)}" for row in parents for side in "ab" if row[f"error_{side}"]]
     if not failed:
         return ""
-    cells = "cell" if len(failed) == 1 else "cells"
-    return f"{len(failed)} of {len(rows) + 2 * len(parents)} {cells} failed: {_names(failed)}"
+    return f"{len(failed)} of {len(rows) + 2 * len(parents)} cells failed: {_names(failed)}"
 
 
 def _still(rows: Sequence[Row], parents: Sequence[Row]) -> str:

@@ -31,19 +31,23 @@ from analyzer.pocket.training import (
     Run,
     Schedule,
     autoencoder_loss,
+    decoder_loss,
     denoiser_loss,
     encode,
     scale_latents,
+    scaled_latents,
     stacked,
 )
 
 SEED = 0
 CAPTIONS = 4  # of each picture, with other tags left out
 PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
-AUTOENCODER, BASE, FINE_TUNE = "autoencoder", "base", "fine-tune"  # the stages, and their checkpoints
-AUTOENCODER_SCHEDULE = Schedule(steps=4000, rate=2e-3, batch=16)
+# The stages, and the names of their checkpoints.
+AUTOENCODER, BASE, FINE_TUNE, DECODER = "autoencoder", "base", "fine-tune", "decoder"
+AUTOENCODER_SCHEDULE = Schedule(steps=2000, rate=2e-3, batch=16)
 BASE_SCHEDULE = Schedule(steps=10_000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
 FINE_TUNE_SCHEDULE = Schedule(steps=3000, rate=4e-4, batch=32, average=0.999)
+DECODER_SCHEDULE = Schedule(steps=5000, rate=1.5e-3, batch=16)
 TEXT_SHARE = 0.1  # of the rate, for the text encoder of B
 _A_PORTION = 64  # pictures that a process draws at a time
 
@@ -53,6 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the pocket pair; goes on where it stopped.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
+    parser.add_argument(
+        "--decoder", action="store_true", help="only the last stage, beside a run that trains A and B"
+    )
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -65,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{options.folder} cannot be made: {error.strerror}; name another folder")
-    train(options.folder, report=_say)
+    train(options.folder, report=_say, only_decoder=options.decoder)
 
 
 def train(
@@ -76,25 +83,31 @@ def train(
     autoencoder: Schedule = AUTOENCODER_SCHEDULE,
     base: Schedule = BASE_SCHEDULE,
     fine_tune: Schedule = FINE_TUNE_SCHEDULE,
+    decoder: Schedule = DECODER_SCHEDULE,
+    only_decoder: bool = False,
 ) -> None:
     """All stages, in a folder that has a subfolder `work`; what is done already is not done again.
 
     `pictures` says how many to draw of each style. Writes both models, and the losses, the mean of every 250
-    steps, into `work/losses.json`.
+    steps, into `work/losses.json`. With `only_decoder` it waits for nothing but the autoencoder, and writes
+    no model: the decoder needs neither A nor B, nor they it.
     """
     work = folder / "work"
     drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
-    vae = _autoencoder([seen for seen, _ in drawn.values()], autoencoder, work, report)
-    losses = {AUTOENCODER: vae.losses}
-    weights: dict[str, Tensor] | None = None
+    few = min(len(seen) for seen, _ in drawn.values())
+    both = torch.cat([seen[:few] for seen, _ in drawn.values()])  # of both styles alike
+    vae = _autoencoder(both, autoencoder, work, report)
+    if only_decoder:
+        _better_decoder(vae, both, decoder, work, report)
+        return
+    losses, trained = {AUTOENCODER: vae.losses}, dict[str, nn.ModuleDict]()
     stages: tuple[tuple[str, Style, Schedule, str], ...] = (
         (BASE, "shaded", base, BASE_NAME),
         (FINE_TUNE, "flat", fine_tune, FINE_TUNE_NAME),
     )
+    weights: dict[str, Tensor] | None = None
     for number, (name, style, schedule, file) in enumerate(stages, 1):
         seen, tokens = drawn[style]
-        mean, deviation = encode(vae.network, seen)
-        latents = mean * networks.SCALING_FACTOR, deviation * networks.SCALING_FACTOR
         pair = nn.ModuleDict({"unet": networks.unet(), "text": networks.text_encoder(len(tokenizer()))})
         if weights is not None:
             pair.load_state_dict(weights)
@@ -102,9 +115,13 @@ def train(
             name, pair, schedule, work, seed=SEED + number, report=report,
             shares={} if weights is None else {"text": TEXT_SHARE},
         )  # fmt: skip
+        latents = scaled_latents(vae.network, seen)
         weights = run.go(denoiser_loss(pair["unet"], pair["text"], latents, tokens, schedule))
         losses[name] = run.losses
         pair.load_state_dict(weights)
+        trained[file] = pair
+    losses[DECODER] = _better_decoder(vae, both, decoder, work, report)
+    for file, pair in trained.items():
         single_file(pair["unet"], pair["text"], vae.network, folder / file)
         report(f"wrote {folder / file}")
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
@@ -118,18 +135,29 @@ class _Trained:
     losses: list[float]
 
 
-def _autoencoder(pictures: list[Tensor], schedule: Schedule, work: Path, report: Report) -> _Trained:
-    """Of both styles alike, so that A and B share one and their latents can be compared."""
+def _autoencoder(pictures: Tensor, schedule: Schedule, work: Path, report: Report) -> _Trained:
+    """One for both models, so that their latents can be compared."""
     torch.manual_seed(SEED)
     network = networks.vae()
-    run = Run(AUTOENCODER, nn.ModuleDict({"vae": network}), schedule, work, seed=SEED, report=report)
-    few = min(len(part) for part in pictures)
-    averaged = run.go(autoencoder_loss(network, torch.cat([part[:few] for part in pictures]), schedule))
-    nn.ModuleDict({"vae": network}).load_state_dict(averaged)
+    whole = nn.ModuleDict({"vae": network})
+    run = Run(AUTOENCODER, whole, schedule, work, seed=SEED, report=report)
+    whole.load_state_dict(run.go(autoencoder_loss(network, pictures, schedule)))
     network.eval().requires_grad_(False)
-    means, _ = encode(network, pictures[0][:2000])
+    means, _ = encode(network, pictures[:2000])
     scale_latents(network, float(means.double().std()))
     return _Trained(network, run.losses)
+
+
+def _better_decoder(
+    vae: _Trained, pictures: Tensor, schedule: Schedule, work: Path, report: Report
+) -> list[float]:
+    """Train the decoder on, the latents as they are; its losses."""
+    parts = nn.ModuleDict({"post": vae.network.post_quant_conv, "decoder": vae.network.decoder})
+    parts.requires_grad_(True)
+    run = Run(DECODER, parts, schedule, work, seed=SEED + 3, report=report)
+    parts.load_state_dict(run.go(decoder_loss(vae.network, pictures, schedule)))
+    vae.network.eval().requires_grad_(False)
+    return run.losses
 
 
 def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor, Tensor]:

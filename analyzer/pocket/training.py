@@ -139,14 +139,32 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable
             latent = vae.encode(x).latent_dist
             noise = torch.randn(latent.mean.shape, generator=generator)
             decoded = vae.decode(latent.mean.float() + latent.std.float() * noise).sample
-        y: Tensor = decoded.float()
-        pixels = (y - x).abs().mean()
-        slopes = _slope_difference(y, x, 2) + _slope_difference(y, x, 3)
-        coarse = (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
         divergence: Tensor = latent.kl().float().mean()
-        return pixels + 0.5 * slopes + coarse + _KL * divergence
+        return _unlikeness(decoded.float(), x) + _KL * divergence
 
     return loss
+
+
+def decoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable[[torch.Generator], Tensor]:
+    """The same of the decoder alone, for latents that the encoder gives as it is."""
+    means, deviations = encode(vae, pictures)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
+        x = pictures[chosen].float() / 127.5 - 1
+        noise = torch.randn(means[chosen].shape, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = vae.decode(means[chosen] + deviations[chosen] * noise).sample
+        return _unlikeness(decoded.float(), x)
+
+    return loss
+
+
+def _unlikeness(y: Tensor, x: Tensor) -> Tensor:
+    """Of pictures and what became of them: differences of pixels, slopes, and means over 4 × 4 pixels."""
+    slopes = _slope_difference(y, x, 2) + _slope_difference(y, x, 3)
+    coarse = (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
+    return (y - x).abs().mean() + 0.5 * slopes + coarse
 
 
 def _slope_difference(x: Tensor, y: Tensor, axis: int) -> Tensor:
@@ -194,6 +212,12 @@ def encode(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
             means.append(found.mean)
             deviations.append(found.std)
     return torch.cat(means).clone(), torch.cat(deviations).clone()
+
+
+def scaled_latents(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The same times the scaling factor: what the U-Net works on."""
+    means, deviations = encode(vae, pictures)
+    return means * SCALING_FACTOR, deviations * SCALING_FACTOR
 
 
 def scale_latents(vae: Any, deviation: float) -> None:

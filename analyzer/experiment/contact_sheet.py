@@ -114,7 +114,7 @@ def contact_sheet(data: Mapping[str, Any], pictures: Pictures) -> bytes:
         _draw_band(sheet, draw, start, band, grid)
         y = start + grid.height + _MARGIN
     buffer = BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 

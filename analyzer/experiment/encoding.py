@@ -28,7 +28,7 @@ def encode(pixels: Picture) -> tuple[str, bytes]:
 def png(pixels: Picture) -> bytes:
     """The bytes of a PNG file, from which the same pixels are read again."""
     buffer = BytesIO()
-    _image(pixels).save(buffer, "PNG", optimize=True)
+    _image(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -19,6 +19,7 @@ import click
 
 from analyzer import __version__
 from analyzer.cli.demo import demo
+from analyzer.cli.experiment import experiment
 from analyzer.cli.inspect import inspect
 from analyzer.cli.merge import merge
 from analyzer.cli.methods import methods
@@ -46,13 +47,14 @@ def mergescope() -> None:
     mergescope rank scan.json --axis block                     look from any side
     mergescope report scan.json -o report.html                 look at all of it
     mergescope merge a.safetensors b.safetensors -o c.safetensors --only attn2
+    mergescope experiment a.safetensors b.safetensors -o experiment.html
     mergescope recover merged.safetensors a.safetensors b.safetensors
     mergescope inspect a.safetensors                           what a model holds
     mergescope demo                                            try all of it now
     """  # noqa: D301 - click wants the character that \b stands for
 
 
-for _command in (scan, rank, report, merge, recover, inspect, presets, methods, demo):
+for _command in (scan, rank, report, merge, experiment, recover, inspect, presets, methods, demo):
     mergescope.add_command(_command)
 
 
@@ -85,8 +87,10 @@ def run() -> int:
 
         click.echo(f"Error: {printable(str(error))}", err=True)
         return 1
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; no unfinished output was left behind.", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        cause = error.__cause__
+        said = str(cause) if isinstance(cause, KeyboardInterrupt) else ""  # by a command that can go on
+        click.echo(said or "Interrupted; no unfinished output was left behind.", err=True)
         return _INTERRUPTED
     return code if isinstance(code, int) else 0
 

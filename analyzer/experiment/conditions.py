@@ -1,12 +1,14 @@
 """Under which conditions pictures are painted: what was asked for, and what each model has by default.
 
-Owns how seeds and sizes are written. Knows no pipeline and no files; of torch only which devices
-it sees.
+Owns how seeds and sizes are written. Knows no pipeline and no files; of torch only its devices
+and its threads.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -44,7 +46,7 @@ class Asked:
     negative_prompt: str | None = None
     seeds: tuple[int, ...] = SEEDS
     steps: int = 40
-    sampler: str = "euler_a"
+    sampler: str | None = None
     cfg: float = 7.0
     size: tuple[int, int] | None = None  # width and height, pixels
     dtype: str = "auto"
@@ -114,17 +116,33 @@ def device_named(name: str) -> str:
     return name
 
 
+@contextmanager
+def use_threads(number: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads while the block runs; with its own number if None."""
+    if number is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def dtype_on(device: str, dtype: str) -> str:
     """The dtype of weights and activations: of "auto", fp16 on an NVIDIA GPU and fp32 elsewhere."""
     return dtype if dtype != "auto" else "fp16" if device.startswith("cuda") else "fp32"
 
 
 def painted(
-    asked: Asked, *, pocket: bool, own_size: tuple[int, int], device: str, alpha: float
+    asked: Asked, *, pocket: bool, own_size: tuple[int, int], own_sampler: str, device: str, alpha: float
 ) -> Conditions:
     """Of a pair that paints; the prompts that are not given are the article's, or the pocket models' own.
 
-    `own_size` is what the pipeline paints by itself.
+    `own_size` (width, height in pixels) and `own_sampler` are what suits the pipeline.
     """
     own_prompt, own_negative = POCKET if pocket else ARTICLE
     width, height = asked.size or own_size
@@ -133,7 +151,7 @@ def painted(
         negative_prompt=own_negative if asked.negative_prompt is None else asked.negative_prompt,
         seeds=asked.seeds,
         steps=asked.steps,
-        sampler=asked.sampler,
+        sampler=asked.sampler or own_sampler,
         cfg=asked.cfg,
         width=width,
         height=height,

@@ -99,7 +99,7 @@ def test_the_defaults_are_the_articles() -> None:
     """40 steps of Euler a at a guidance of 7, seeds 1 to 4, its two prompts; the size is the model's own."""
     asked = Asked()
     asked.check(paints=True)
-    found = painted(asked, pocket=False, own_size=(512, 512), device="cpu", alpha=1.0)
+    found = painted(asked, pocket=False, own_size=(512, 512), own_sampler="euler_a", device="cpu", alpha=1.0)
     assert found.prompt.startswith("masterpiece, best quality, beautiful anime girl, school uniform, ")
     assert found.prompt.endswith("ISO 100 Shutter Speed 1000")
     assert found.negative_prompt.startswith("lowres, bad anatomy")
@@ -114,7 +114,9 @@ def test_the_pocket_models_have_a_prompt_of_their_own() -> None:
     """In the words that they know."""
     from analyzer.pocket.captions import vocabulary
 
-    found = painted(Asked(), pocket=True, own_size=(64, 64), device="cuda:0", alpha=1.0)
+    found = painted(
+        Asked(), pocket=True, own_size=(64, 64), own_sampler="euler_a", device="cuda:0", alpha=1.0
+    )
     words = f"{found.prompt}, {found.negative_prompt}".replace(",", "").split()
     assert set(words) <= set(vocabulary())
     assert "fp16" == found.dtype
@@ -123,7 +125,9 @@ def test_the_pocket_models_have_a_prompt_of_their_own() -> None:
 def test_what_is_said_wins() -> None:
     """An empty prompt too."""
     asked = Asked(prompts=("",), negative_prompt="", seeds=(9,), size=(64, 128), dtype="bf16")
-    found = painted(asked, pocket=True, own_size=(512, 512), device="cuda:1", alpha=0.5)
+    found = painted(
+        asked, pocket=True, own_size=(512, 512), own_sampler="euler_a", device="cuda:1", alpha=0.5
+    )
     assert ("", "", (9,), 64, 128) == (
         found.prompt, found.negative_prompt, found.seeds, found.width, found.height,
     )  # fmt: skip

@@ -118,6 +118,11 @@ def embed(
     return deflated(_json(data) + b"\n" + numbers.planes())
 
 
+def packed(data: object) -> str:
+    """Plain values as base64, where numbers in columns would save nothing. They hold no NaN."""
+    return deflated(_json(data))
+
+
 def deflated(raw: bytes) -> str:
     """Bytes as the page's script unpacks them: deflated (RFC 1950), as base64."""
     return b64encode(zlib.compress(raw, _COMPRESSION)).decode()

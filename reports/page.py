@@ -66,6 +66,7 @@ SCRIPTS = (
     "panel.js",
     "drawing.js",
     "head.js",
+    "following.js",
     "findings.js",
     "keytable.js",
     "selecting.js",

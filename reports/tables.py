@@ -193,7 +193,7 @@ def _card(letter: str, model: ModelId) -> ModelCard:
     dtypes = model.dtypes or {}
     by_size = sorted(dtypes, key=lambda dtype: (-dtypes[dtype], dtype))
     facts = (
-        _bytes(model.bytes),
+        decimal_size(model.bytes),
         model.title or model.architecture,
         " + ".join(_DTYPE_TITLES.get(dtype, dtype) for dtype in by_size),
         _count(model.keys, "key", "keys") if model.keys else "",
@@ -236,7 +236,7 @@ def file_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2] or path
 
 
-def _bytes(number: int) -> str:
+def decimal_size(number: int) -> str:
     """Decimal units with three digits: "2.13 GB", as file managers and download pages count."""
     value = float(number)
     for unit in ("B", "kB", "MB", "GB"):

@@ -28,7 +28,7 @@ const Findings = (() => {
         const place = placeOf(data, panels, selector, statistic);
         place?.panel.turn({ ...place.switches, statistic });
         const chosen = choose(selector);
-        lead(place?.panel.section ?? keys);
+        Following.lead(place?.panel.section ?? keys);
         await chosen;
       });
     }
@@ -52,13 +52,5 @@ const Findings = (() => {
     return null;
   }
 
-  /** Bring a section into sight and the keyboard to it. */
-  function lead(section) {
-    const title = Dom.one('h2', section);
-    title.tabIndex = -1;
-    title.focus({ preventScroll: true });
-    section.scrollIntoView({ block: 'start' });
-  }
-
-  return { create, lead };
+  return { create };
 })();

@@ -2,7 +2,7 @@
 // writes the words that belong to it. Knows no figure by name.
 const Panel = (() => {
   const CONFIG = { displayModeBar: false, showTips: false };
-  const WITHOUT_PLOTLY = 'plotly.js could not be loaded; the table of keys below works without it.';
+  const WITHOUT_PLOTLY = 'plotly.js could not be loaded; the tables of this page work without it.';
   const MARGIN = 200; // pixels beyond the window's edge that count as in sight
 
   /**

@@ -1,5 +1,4 @@
-// What all pages do alike: a selection in words with its message and its place in the address, and figures
-// that follow the window, the scheme and the print.
+// A selection in words, with its message and its place in the address: what pages with a table of keys do alike.
 const Selecting = (() => {
   const PAUSE = 150; // milliseconds without a key stroke before a selector takes effect
 
@@ -50,33 +49,18 @@ const Selecting = (() => {
     return { tell, choose, pick, register };
   }
 
-  /** Follow the reader's typing, links within the page, and what changes around it. `target` of a link: where it leads. */
+  /** Follow the reader's typing, and what every page follows. `target` of a link: where it leads. */
   function listen({ tell, drawing, target }) {
     let timer;
-    const later = (work) => {
-      clearTimeout(timer);
-      timer = setTimeout(work, PAUSE);
-    };
     const input = Dom.one('#selector');
-    input.addEventListener('input', () => later(() => {
-      tell(input.value);
-      State.changed();
-    }));
-    for (const link of Dom.all('a[href^="#"]')) {
-      link.addEventListener('click', (event) => {
-        event.preventDefault(); // the fragment of the address holds what the page shows
-        Findings.lead(target(Dom.one(link.getAttribute('href'))));
-      });
-    }
-    window.addEventListener('resize', () => later(drawing.redraw));
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawing.redraw);
-    // Paper is white and narrow: figures are drawn for it for as long as the print takes.
-    const paper = (isOn) => () => {
-      document.documentElement.toggleAttribute('data-paper', isOn);
-      drawing.redrawNow();
-    };
-    window.addEventListener('beforeprint', paper(true));
-    window.addEventListener('afterprint', paper(false));
+    input.addEventListener('input', () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        tell(input.value);
+        State.changed();
+      }, PAUSE);
+    });
+    Following.listen({ drawing, target });
   }
 
   return { create, listen };

@@ -1,8 +1,8 @@
 """Noise that depends on the seed alone: drawn in fp32 on the CPU, whatever a pipeline computes in and where.
 
-torch draws other numbers in fp16 than in fp32, and others on a GPU. diffusers draws in the dtype of the
-weights, on the generator's device; so a generator of the CPU goes in, and fp32 is asked for where noise is
-drawn: for the first latents, and in the steps of samplers that add some.
+torch draws other numbers on a GPU than on the CPU, and in some versions others in fp16 than in fp32.
+diffusers draws in the dtype of the weights, on the generator's device; so a generator of the CPU goes in, and
+fp32 is asked for where noise is drawn: for the first latents, and in the steps of samplers that add some.
 """
 
 from __future__ import annotations

@@ -45,11 +45,9 @@ _LOADING_ERRORS = (
 
 def is_pocket(model: Checkpoint) -> bool:
     """Whether it is a pocket model: told by the size of its table of words, before anything is loaded."""
-    from analyzer.pocket.networks import TEXT_WIDTH
-    from analyzer.pocket.words import byte_pairs
+    from analyzer.pocket.folders import recognises
 
-    tables = [info.shape for key, info in model.infos.items() if key.endswith(".token_embedding.weight")]
-    return tables == [(len(byte_pairs()[0]), TEXT_WIDTH)]
+    return recognises(model)
 
 
 def load_pipeline(model: Checkpoint, *, config: Path | None = None, dtype: str, device: str) -> Any:
@@ -122,7 +120,7 @@ def _single_file(model: Checkpoint) -> Path:
     """The one file of the model; AnalyzerError if it has several, or is of a kind that diffusers has not."""
     if len(model.files) == 1 and model.format != "gguf":
         return model.files[0]
-    raise AnalyzerError(f"{model.path}: is {_NO_PICTURES}")
+    raise AnalyzerError(f"{model.path}: is no text-to-image model that diffusers loads; {_PROBE}")
 
 
 def _known_class(model: Checkpoint) -> str:
@@ -131,12 +129,10 @@ def _known_class(model: Checkpoint) -> str:
     name = SINGLE_FILES.get(found.architecture)
     if name is not None:
         return name
-    if any(network.part in ("unet", "transformer") for network in found.networks):
-        raise AnalyzerError(
-            f"{model.path}: nothing says how {found.title} is put together: give --config DIR, a diffusers "
-            "folder of this architecture; its weights are not needed"
-        )
-    raise AnalyzerError(f"{model.path}: is {found.title}, {_NO_PICTURES}")
+    raise AnalyzerError(
+        f"{model.path}: is {found.title}, and nothing says how that paints pictures: give --config DIR, a "
+        f"diffusers folder of this architecture, whose weights are not needed; {_PROBE}"
+    )
 
 
 def _pipeline_class(diffusers: Any, folder: Path) -> Any:
@@ -209,4 +205,3 @@ def _loading_errors(what: str) -> Iterator[None]:
 
 _REASON = 300  # characters of a message that may list hundreds of keys
 _PROBE = "what other models answer can be compared with --probe"
-_NO_PICTURES = f"no text-to-image model that diffusers loads; {_PROBE}"

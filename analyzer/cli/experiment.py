@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,14 @@ from analyzer.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from analyzer.categories import RuleBook
+    from analyzer.checkpoints import Checkpoint
     from analyzer.experiment.cells import Cells
     from analyzer.experiment.choosing import Choice
     from analyzer.experiment.conditions import Asked
     from analyzer.experiment.document import Outcome
+    from analyzer.experiment.features import Features
     from analyzer.experiment.keeping import Keep
+    from analyzer.experiment.measures import Picture
     from analyzer.experiment.records import Column, Conditions, Subject
     from analyzer.experiment.running import Grid
     from analyzer.merging.inputs import Inputs
@@ -60,6 +63,7 @@ class _Shower:
     conditions: Conditions
     identity: str  # a digest of what a cell depends on beside weights and seed
     seeded: bool
+    look: Callable[[Picture], Features] | None = None  # the model of perceptual features, if one is asked for
 
 
 @click.command(cls=SectionedCommand)
@@ -211,12 +215,14 @@ def _painter(inputs: Inputs, job: _Job) -> _Shower:
     """The pipeline with A's weights."""
     from analyzer.experiment.cells import painting_identity
     from analyzer.experiment.conditions import dtype_on, painted
+    from analyzer.experiment.features import open_features
     from analyzer.experiment.painting import open_painter
     from analyzer.experiment.pipelines import is_pocket, load_pipeline, native_size
     from analyzer.experiment.samplers import check_sampler, default_sampler
 
     if job.asked.sampler is not None:
         check_sampler(job.asked.sampler)
+    look = None if job.features is None else open_features(job.features, device=job.device)
     dtype = dtype_on(job.device, job.asked.dtype)
     pipeline = load_pipeline(inputs.a, config=job.config, dtype=dtype, device=job.device)
     conditions = painted(
@@ -229,7 +235,7 @@ def _painter(inputs: Inputs, job: _Job) -> _Shower:
     )
     painter = open_painter(inputs, conditions, pipeline=pipeline, threads=job.threads)
     folders = [folder for folder in (inputs.a.folder, job.config) if folder is not None]
-    return _Shower(painter, conditions, painting_identity(conditions, folders), seeded=True)
+    return _Shower(painter, conditions, painting_identity(conditions, folders), seeded=True, look=look)
 
 
 def _prober(inputs: Inputs, job: _Job, text: str) -> _Shower:
@@ -286,10 +292,8 @@ def _outcome(columns: Sequence[Column], scan: Scan, shower: _Shower, cells: Cell
     from analyzer.cli.experiment_summary import cells_bar, failures
     from analyzer.experiment.choosing import unchanged
     from analyzer.experiment.document import Outcome
-    from analyzer.experiment.features import open_features
     from analyzer.experiment.running import run
 
-    look = None if job.features is None else open_features(job.features, device=job.device)
     seeds = shower.conditions.seeds
     with cells_bar("painting" if job.probe is None else "probing", quiet=job.quiet) as progress:
         grid = run(
@@ -300,9 +304,9 @@ def _outcome(columns: Sequence[Column], scan: Scan, shower: _Shower, cells: Cell
     if cells.trouble:
         job.warn(f"finished cells are not kept: {cells.trouble}")
     features = None
-    if look is not None:
+    if shower.look is not None:
         features = {
-            place: look(cell.pixels)
+            place: shower.look(cell.pixels)
             for place, cell in grid.items()
             if not isinstance(cell, str) and cell.pixels is not None
         }
@@ -322,7 +326,9 @@ def _written(
     from analyzer.experiment.document import describe
     from analyzer.writing.writer import files_ready
 
-    document = describe(outcome, scan=scan)
+    # A scan that was read may have gone from other places.
+    models = (replace(scan.a, path=_path(inputs.a)), replace(scan.b, path=_path(inputs.b)))
+    document = describe(outcome, scan=scan, models=models)
     contents = _contents(document, outcome.grid, files)
     if keep is not None:
         contents |= keep.pictures(outcome.grid)
@@ -332,6 +338,10 @@ def _written(
             progress = stack.enter_context(terminal.progress_bar("merging", quiet=job.quiet))
             stack.enter_context(keep.merged(device=job.measuring, threads=job.threads, progress=progress))
     return document
+
+
+def _path(model: Checkpoint) -> str:
+    return str(model.path).encode(errors="replace").decode()  # names of files may be any bytes
 
 
 def _contents(document: Mapping[str, Any], grid: Grid, files: Mapping[str, Path | None]) -> dict[Path, bytes]:

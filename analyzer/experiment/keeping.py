@@ -59,10 +59,11 @@ class Keep:
 
         A model that an earlier run of this pair left there is replaced.
         """
-        for side in (*self.inputs.files, *self.inputs.folders):
-            if is_within(self.folder, side) or is_within(side, self.folder):
+        for side in self.inputs.folders:
+            if is_within(self.folder, side):
                 raise OutputError(
-                    f"{self.folder}: is or holds an input, {side}, or lies in one; name another"
+                    f"{self.folder}: is or lies in {side}, which is an input and would change with it; name "
+                    "another place"
                 )
         try:
             check_writable(self.folder)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from analyzer.experiment.choosing import ARTICLE
+from analyzer.experiment.keeping import file_name
 from analyzer.experiment.records import Column, Conditions, Shown
 
 Tensors = dict[str, np.ndarray]
@@ -257,11 +258,14 @@ def test_a_scan_that_is_there_is_not_made_again(
     """Its statistics stand beside the effects; it may be of no other models."""
     scan = tmp_path / "scan.json"
     assert 0 == run("scan", *models, "-o", scan, "-q").code
+    models = (models[0].rename(tmp_path / "moved.safetensors"), models[1])
     with monkeypatch.context() as patched:
         patched.setattr("analyzer.scan.scan", None)
         result = run("experiment", *models, "--json", "--each", "attn1", "--scan", scan, "-q")
     assert 0 == result.code, result.err
-    assert json.loads(result.out)["columns"][0]["statistics"]["relative_change"] > 0
+    found = json.loads(result.out)
+    assert found["columns"][0]["statistics"]["relative_change"] > 0
+    assert str(models[0]) == found["models"]["a"]["path"]
     swapped = run("experiment", *reversed(models), "--json", "--scan", scan)
     assert 1 == swapped.code
     assert "the other way round" in swapped.err
@@ -317,6 +321,44 @@ def test_keep_replaces_no_model_of_somebody_else(
     fake.fails["A", 1] = ValueError()
     assert 1 == run("experiment", *models, "--keep", tmp_path / "new", "--each", "bias", "--seeds", "1").code
     assert not (tmp_path / "new").exists()
+
+
+def test_keep_may_lie_beside_a_model_and_not_in_one(
+    run: Run, fake: Fake, models: tuple[Path, Path], tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    """What opens an input's folder would take what lies there for a part of it."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(models[0].read_bytes())
+    result = run("experiment", folder, models[1], "--keep", folder / "kept", "--each", "attn1")
+    assert 1 == result.code
+    assert "which is an input" in result.err
+    assert ["model.safetensors"] == [path.name for path in folder.iterdir()]
+    result = run("experiment", folder, models[1], "--keep", tmp_path, "--each", "attn1", "--seeds", "1")
+    assert 0 == result.code, result.err
+    assert (tmp_path / "models" / "attn1" / "model.safetensors").is_file()
+    assert fake.asked
+
+
+def test_labels_as_file_names() -> None:
+    """No two that a file system takes for one."""
+    labels = [
+        "A",
+        "a",
+        "B",
+        "b",
+        "attn1",
+        "Attn1",
+        "attn1,attn2",
+        "key:*.weight",
+        "key:?.weight",
+        "!bias",
+        "x" * 300,
+    ]
+    names = [file_name(label) for label in labels]
+    assert len(labels) == len({name.casefold() for name in names})
+    assert ["A", "B", "attn1", "attn1,attn2"] == [names[place] for place in (0, 2, 4, 6)]
+    assert all(name.isascii() and len(name) < 100 and not set(name) & set('*?:/\\"<>|') for name in names)
 
 
 def test_cells_that_cannot_be_kept_are_no_reason_to_stop(
@@ -385,7 +427,7 @@ def test_a_probe_takes_the_place_of_pictures(
         (["--probe", "nothing"], "--probe nothing: write MODULE:FUNCTION"),
         (["--probe", "m:f", "--steps", "3", "--sheet", "s.png"], "--steps, --sheet: --probe paints no"),
         (["--data", "no/such/d.json"], "the folder no/such does not exist"),
-        (["--keep", "a.safetensors"], "a.safetensors"),
+        (["--keep", "a.safetensors"], "a.safetensors: cannot be made (Not a directory)"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(

@@ -34,7 +34,9 @@ def open_painter(
     `inputs` stay open while it paints. Raises AnalyzerError if a weight of A is not found in the pipeline,
     the sampler is unknown or does not fit, or the size is none that the pipeline can paint.
     """
-    _check_size(conditions, pipeline.vae_scale_factor)
+    processor = getattr(pipeline, "image_processor", None)  # knows of latents that are packed by twos
+    factor = processor.config.vae_scale_factor if processor else pipeline.vae_scale_factor
+    _check_size(conditions, factor)
     with quiet():
         set_sampler(pipeline, conditions.sampler)
         noise.steady_latents(pipeline)

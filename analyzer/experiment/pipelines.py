@@ -65,6 +65,7 @@ def load_pipeline(model: Checkpoint, *, config: Path | None = None, dtype: str, 
         else:
             pipeline = _from_file(diffusers, model, config, options)
         pipeline.set_progress_bar_config(disable=True)
+        _cast(pipeline, options["dtype"])
         with device_errors(device):
             pipeline.to(device)
     _require_own_channels(model, pipeline)
@@ -184,6 +185,17 @@ def _require_own_channels(model: Checkpoint, pipeline: Any) -> None:
             f"{model.path}: its U-Net takes {wanted} channels and the latents have {there}: a model for "
             "inpainting or editing, which paints nothing from a text alone"
         )
+
+
+def _cast(pipeline: Any, dtype: Any) -> None:
+    """Cast networks that diffusers loads in fp32 whatever it is asked for, as SD 3's transformer in 0.42."""
+    import torch
+
+    for network in pipeline.components.values():
+        if isinstance(network, torch.nn.Module):
+            dtypes = {each.dtype for each in network.parameters()}
+            if dtypes and dtype not in dtypes:  # some keep a few of their parameters in fp32, as they should
+                network.to(dtype)
 
 
 def _torch_dtype(name: str) -> Any:

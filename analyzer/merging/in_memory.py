@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.blending import open_blender
-from analyzer.merging.carrying_out import BATCH_BYTES, blender_threads, carry_out
+from analyzer.merging.carrying_out import blender_threads, carry_out_one
 from analyzer.merging.inputs import Inputs
 from analyzer.merging.steps import Step, steps_of
 from analyzer.merging.surveying import survey_for, survey_steps
@@ -58,8 +58,7 @@ def merged_tensors(
     for step in steps:
         memory = _Memory(step)
         worker = Worker(METHODS[recipe.method], known, blender, [memory])
-        few = step.entry.nbytes <= BATCH_BYTES
-        carry_out([replace(step, index=0)], worker, blender, threads=1 if few else threads)
+        carry_out_one(replace(step, index=0), worker, blender, threads=threads)
         yield step.action.key, step.entry.dtype, step.entry.shape, memory.data
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from analyzer.checkpoints import open_checkpoint
 from analyzer.merge import merge, plan_merge
@@ -97,3 +100,27 @@ def test_tensors_of_several_batches_come_whole(tmp_path: Path) -> None:
     assert not any(
         np.shares_memory(found["large"][2], row[2]) for key, row in found.items() if key != "large"
     )
+
+
+def test_codes_of_scaled_fp8_are_those_of_the_file(tmp_path: Path) -> None:
+    """A layer in codes and a scale: what is blended comes as codes in A's scale."""
+    for seed, name in enumerate("ab"):
+        generator = torch.Generator().manual_seed(seed)
+        codes = (torch.randn(40, 50, generator=generator) * 60).to(torch.float8_e4m3fn)
+        scale = torch.tensor(0.01 / (1 + seed))
+        save_torch({"l.0.mlp.weight": codes, "l.0.mlp.weight_scale": scale}, tmp_path / f"{name}.safetensors")
+    recipe, out = Recipe(alpha=0.5), tmp_path / "o.safetensors"
+    with (
+        open_checkpoint(tmp_path / "a.safetensors") as a,
+        open_checkpoint(tmp_path / "b.safetensors") as b,
+    ):
+        inputs = Inputs(a, b)
+        assert a.infos["l.0.mlp.weight"].encoded
+        plan = plan_merge(inputs, recipe)
+        found = {key: row for key, *row in merged_tensors(inputs, plan, recipe)}
+        merge(inputs, plan, recipe, out=out)
+    for key, value in load_torch(out).items():
+        dtype, shape, data = found[key]
+        assert ("F8_E4M3" if key.endswith("weight") else "F32", tuple(value.shape)) == (dtype, shape)
+        assert value.reshape(-1).view(torch.uint8).numpy().tobytes() == data.tobytes()
+    assert found["l.0.mlp.weight"][2].any()

@@ -26,6 +26,7 @@ Report = Callable[[str], None]
 _EVERY = 250  # steps between two checkpoints
 _WARM_UP = 100  # steps in which the rate rises
 _KL = 2e-6  # weight of the divergence of a latent from N(0, 1), beside a loss of about 0.03
+_WINDOW = 32  # pixels a side that the autoencoder is trained on; the decoder goes on with whole pictures
 _GAMMA = 5.0  # min-SNR weighting: Hang et al., Efficient Diffusion Training via Min-SNR (2023)
 
 
@@ -129,12 +130,14 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable
     """Of reconstructing pictures, (n × 3 × 64 × 64) uint8.
 
     The mean absolute differences of pixels, of their slopes and of means over 4 × 4 of them, and a little for
-    latents that are not spread as N(0, 1).
+    latents that are not spread as N(0, 1). Of each batch one window of 32 × 32 pixels is looked at: four
+    times as many steps in the same time, and what the networks learn is local.
     """
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
-        x = pictures[chosen].float() / 127.5 - 1
+        top, left = torch.randint(pictures.shape[-1] - _WINDOW + 1, (2,), generator=generator).tolist()
+        x = pictures[chosen, :, top : top + _WINDOW, left : left + _WINDOW].float() / 127.5 - 1
         with torch.autocast("cpu", torch.bfloat16):
             latent = vae.encode(x).latent_dist
             noise = torch.randn(latent.mean.shape, generator=generator)

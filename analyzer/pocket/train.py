@@ -45,9 +45,9 @@ PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
 # The stages, and the names of their checkpoints.
 AUTOENCODER, BASE, FINE_TUNE, DECODER = "autoencoder", "base", "fine-tune", "decoder"
 AUTOENCODER_SCHEDULE = Schedule(steps=7500, rate=2e-3, batch=16)
-BASE_SCHEDULE = Schedule(steps=9000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
-FINE_TUNE_SCHEDULE = Schedule(steps=2500, rate=4e-4, batch=32, average=0.999)
-DECODER_SCHEDULE = Schedule(steps=10_000, rate=1.5e-3, batch=8)
+BASE_SCHEDULE = Schedule(steps=7000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
+FINE_TUNE_SCHEDULE = Schedule(steps=2000, rate=4e-4, batch=32, average=0.999)
+DECODER_SCHEDULE = Schedule(steps=7000, rate=1.5e-3, batch=8)
 TEXT_SHARE = 0.1  # of the rate, for the text encoder of B
 _A_PORTION = 64  # pictures that a process draws at a time
 

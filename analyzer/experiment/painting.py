@@ -9,13 +9,15 @@ from __future__ import annotations
 import gc
 import inspect
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from analyzer.errors import AnalyzerError
 from analyzer.experiment import noise
+from analyzer.experiment.pipelines import denoiser
 from analyzer.experiment.placing import as_tensor, place, put, read_tensor
 from analyzer.experiment.quiet import quiet
 from analyzer.experiment.records import Column, Conditions, Shown
@@ -25,14 +27,18 @@ from analyzer.merging.in_memory import merged_tensors
 from analyzer.merging.inputs import Inputs
 from analyzer.methods import METHODS
 
+_SMALL = 1 << 24  # parameters of a denoiser that one thread paints with as fast as several
+
 
 def open_painter(
     inputs: Inputs, conditions: Conditions, *, pipeline: Any, threads: int | None = None
 ) -> Painter:
     """A painter that holds column A; `pipeline` is what `load_pipeline(inputs.a, …)` gave, and becomes its.
 
-    `inputs` stay open while it paints. Raises AnalyzerError if a weight of A is not found in the pipeline,
-    the sampler is unknown or does not fit, or the size is none that the pipeline can paint.
+    `inputs` stay open while it paints. `threads` are those of the CPU, for the merge and for painting
+    (default: what both take by themselves, and one for painting with a small model). Raises AnalyzerError
+    if a weight of A is not found in the pipeline, the sampler is unknown or does not fit, or the size is none
+    that the pipeline can paint.
     """
     processor = getattr(pipeline, "image_processor", None)  # knows of latents that are packed by twos
     factor = processor.config.vae_scale_factor if processor else pipeline.vae_scale_factor
@@ -51,6 +57,8 @@ class Painter:
     ) -> None:
         self._inputs, self._conditions, self._pipeline = inputs, conditions, pipeline
         self._threads = threads
+        small = sum(each.numel() for each in denoiser(pipeline).parameters()) <= _SMALL
+        self._painting_threads = threads or (1 if small else None)
         self._placing = place(inputs.a, pipeline)
         self._held: dict[str, Hashable] = {}  # key -> what was done with it, where that is not nothing
 
@@ -90,7 +98,8 @@ class Painter:
             last[:] = [values["latents"]]
             return values
 
-        with quiet(), torch.inference_mode(), device_errors(self._conditions.device):
+        errors, threads = device_errors(self._conditions.device), _threads(self._painting_threads)
+        with quiet(), torch.inference_mode(), threads, errors:
             found = self._pipeline(
                 **_arguments(self._pipeline, self._conditions),
                 generator=noise.generator(seed),
@@ -109,6 +118,23 @@ class Painter:
         gc.collect()  # the pipeline and the functions that were put into it refer to one another
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch compute on so many threads; None: on as many as it takes.
+
+    Where a step takes a millisecond, threads that wait for one another on a busy machine take far longer: a
+    picture of a small model took 16 s with two of them, and half a second with one.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _changes(column: Column, placed: Any) -> dict[str, Hashable]:

@@ -267,3 +267,30 @@ def test_other_sizes_are_painted(shared: tuple[Inputs, Any, Painter]) -> None:
     conditions = replace(CONDITIONS, width=88, height=64, steps=1, sampler="ddim")
     shown = open_painter(inputs, conditions, pipeline=pipeline).show(1)
     assert ((4, 8, 11), (64, 88, 3)) == (shown.output.shape, shown.pixels.shape)
+
+
+def test_threads_are_those_asked_for_and_as_before_afterwards(
+    shared: tuple[Inputs, Any, Painter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small model paints on one, where nothing was asked for."""
+    inputs, pipeline, painter = shared
+    seen: list[int] = []
+
+    class EnoughError(Exception):
+        """So that nothing is painted on two threads, which may wait long for one another."""
+
+    def spy(*_arguments: Any, **_options: Any) -> None:
+        seen.append(torch.get_num_threads())
+        raise EnoughError
+
+    monkeypatch.setattr(type(pipeline.unet), "forward", spy)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for each in (painter, Painter(inputs, CONDITIONS, pipeline, threads=2)):
+            with pytest.raises(EnoughError):
+                each.show(1)
+            assert 3 == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert [1, 2] == seen

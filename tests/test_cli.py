@@ -507,23 +507,6 @@ def test_file_names_that_are_not_utf8(models: tuple[Path, Path], tmp_path: Path,
     assert len(load_file(models[0])) == len(load_file(tmp_path / "o.safetensors"))
 
 
-def test_demo_shows_the_whole_job_and_replaces_only_its_own(run: Run, tmp_path: Path) -> None:
-    """Three files, the effect of the merge, twice in one folder; a stranger's model is left alone."""
-    folder = tmp_path / "demo"
-    for _ in range(2):
-        result = run("demo", folder)
-        assert (0, "") == (result.code, result.err)
-        assert {"scan.json", "report.html", "merged.safetensors"} == {p.name for p in folder.iterdir()}
-        assert "bits per character" in result.out
-        assert max(len(line) for line in result.out.splitlines() if "/" not in line) <= 80
-    mine = folder / "merged.safetensors"
-    save_file({"w": np.zeros(3)}, mine)
-    before = mine.read_bytes()
-    result = run("demo", folder)
-    assert 1 == result.code
-    assert before == mine.read_bytes()
-
-
 def test_help_shows_its_examples_line_by_line(run: Run) -> None:
     """No marker of the help's layout reaches the user."""
     for command in ((), ("scan",), ("merge",)):

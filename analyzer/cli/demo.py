@@ -7,9 +7,13 @@ from pathlib import Path
 import click
 
 from analyzer.cli import options
+from analyzer.cli.experiment import experiment
 
-_ONLY = "self_attn"  # the category that the demo takes from the fine-tune
-_PROMPT = "A portrait of "
+_ONLY = "attn1"  # the category that the demo takes from the fine-tune
+# A grid that two cores paint in seconds; `mergescope experiment` without options paints the article's.
+_COLUMNS = ("transformer_blocks", "attn1", "ff")
+_SEEDS = (1, 2)
+_STEPS = 12
 
 
 @click.command(short_help="Try all of it on two small models that ship with it.")
@@ -18,17 +22,21 @@ _PROMPT = "A portrait of "
 )
 @options.compute
 @options.quiet
-def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
-    """Scan, report and merge a small model and its fine-tune, into DIR (default: mergescope-demo)."""
+@click.pass_context
+def demo(context: click.Context, folder: Path, device: str, threads: int | None, quiet: bool) -> None:
+    """Scan, report and merge a small Stable Diffusion and its fine-tune, into DIR [mergescope-demo].
+
+    Where diffusers and transformers are installed, it also paints what single categories of B do.
+    """
     from analyzer import checkpoints, scanfile
     from analyzer.cli import summaries, terminal
     from analyzer.cli.report import render_report
-    from analyzer.demo import base_path, fine_tune_path
     from analyzer.devices import resolve_device
     from analyzer.errors import OutputError
     from analyzer.findings import findings
     from analyzer.merge import merge, plan_merge
     from analyzer.merging.inputs import Inputs
+    from analyzer.pocket import base_path, fine_tune_path
     from analyzer.ranking import rank
     from analyzer.recipes.recipe import Recipe
     from analyzer.scan import scan
@@ -52,13 +60,22 @@ def demo(folder: Path, device: str, threads: int | None, quiet: bool) -> None:
         wish = Recipe(only=_ONLY)
         pair = Inputs(a, b)
         merge(pair, plan_merge(pair, wish), wish, out=merged, force=True, device=where, threads=threads)
-    if quiet:
-        return
-    with terminal.pipe_may_close():
-        summaries.print_scan(result, findings(result), rank(result), unrelated=False)
-        _print_effect(merged)
-        terminal.print_written([*pages, merged])
-        _print_next_steps(folder)
+    if not quiet:
+        with terminal.pipe_may_close():
+            summaries.print_scan(result, findings(result), rank(result), unrelated=False)
+            terminal.print_written([*pages, merged])
+    missing = _missing()
+    if missing is None:
+        if not quiet:
+            click.echo("\nA, B, and A with one category of B at a time, from the same noise:\n")
+        context.invoke(
+            experiment, a=base_path(), b=fine_tune_path(), output=folder / "experiment.html",
+            sheet=folder / "experiment.png", scan_file=folder / "scan.json", each=_COLUMNS, seeds=_SEEDS,
+            steps=_STEPS, device=device, threads=threads, quiet=quiet,
+        )  # fmt: skip
+    if not quiet:
+        with terminal.pipe_may_close():
+            _print_next_steps(folder, missing)
 
 
 def _is_ours(path: Path, fingerprint: str) -> bool:
@@ -69,43 +86,24 @@ def _is_ours(path: Path, fingerprint: str) -> bool:
         return fingerprint in model.metadata.get("mergescope.recipe", "")
 
 
-def _print_effect(merged: Path) -> None:
-    """What the merge did to the model's behaviour: its loss on both styles, and one sample."""
-    from rich.table import Table
-    from rich.text import Text
-    from safetensors.torch import load_file
+def _missing() -> str | None:
+    """The first library that painting needs and that is not installed; None if all are there."""
+    from importlib.util import find_spec
 
-    from analyzer.cli.terminal import OutputConsole
-    from analyzer.demo import base_path, fine_tune_path
-    from analyzer.demo.captions import STYLES
-    from analyzer.demo.model import held_out_loss, sample
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("bits per character on")
-    for style in STYLES:
-        table.add_column(style, justify="right")
-    table.add_column(f"what it makes of {_PROMPT!r}")
-    for name, path in (
-        ("A, the base model", base_path()),
-        ("B, its fine-tune", fine_tune_path()),
-        (f"A with B's {_ONLY}", merged),
-    ):
-        weights = load_file(path)
-        losses = [f"{held_out_loss(weights, style):.2f}" for style in STYLES]
-        table.add_row(name, *losses, Text(sample(weights, _PROMPT, 1)))
-    console = OutputConsole()
-    console.print(f"\nmerged with --only {_ONLY}:")
-    console.print(table)
-    console.print()
+    return next((name for name in ("diffusers", "transformers", "PIL") if find_spec(name) is None), None)
 
 
-def _print_next_steps(folder: Path) -> None:
-    from analyzer.demo import base_path, fine_tune_path
+def _print_next_steps(folder: Path, missing: str | None) -> None:
+    from analyzer.pocket import base_path, fine_tune_path
 
+    if missing:
+        click.echo(f"\nPictures:    {missing} is missing; pip install 'mergescope[experiment]', then again")
+    pages = "report.html" if missing else "report.html and experiment.html"
     click.echo(
-        f"\nLook at it:  open {folder / 'report.html'} in a browser"
+        f"\nLook at it:  open {pages} of {folder} in a browser"
         f"\n             mergescope rank {folder / 'scan.json'} --axis block"
         f"\nThe models:  A {base_path()}"
         f"\n             B {fine_tune_path()}"
         "\nYour own:    mergescope scan A B -o scan.json --report report.html"
+        "\n             mergescope experiment A B -o experiment.html"
     )

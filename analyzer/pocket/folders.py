@@ -23,14 +23,13 @@ from analyzer.writing.unfinished import new_folder, output_errors, temporary_bes
 _UNET = "model.diffusion_model."
 _VAE = "first_stage_model."
 _TEXT = "cond_stage_model.transformer.text_model."
-_WORDS = f"{_TEXT}embeddings.token_embedding.weight"
 _POSITIONS = f"{_TEXT}embeddings.position_ids"
 
 
 def recognises(model: Checkpoint) -> bool:
-    """Whether a model is a pocket model in one file: told by its table of words, from the header alone."""
-    found = model.infos.get(_WORDS)
-    return found is not None and found.shape == (len(byte_pairs()[0]), networks.TEXT_WIDTH)
+    """Whether it is a pocket model, a file or a folder: told by the size of its table of words."""
+    tables = [info.shape for key, info in model.infos.items() if key.endswith(".token_embedding.weight")]
+    return tables == [(len(byte_pairs()[0]), networks.TEXT_WIDTH)]
 
 
 def tokenizer() -> Any:

@@ -53,6 +53,23 @@ def random_model(libraries: None, tmp_path_factory: pytest.TempPathFactory) -> R
     return Random(file, unet, text_encoder, vae)
 
 
+@pytest.fixture(scope="session")
+def random_pair(random_model: Random) -> tuple[Path, Path]:
+    """A, and B that differs from it in every floating-point weight but the VAE's, as a fine-tune does."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    generator = torch.Generator().manual_seed(2)
+    tensors = load_file(random_model.file)
+    for key, value in tensors.items():
+        if value.dtype == torch.float16 and not key.startswith("first_stage_model."):
+            step = torch.randn(value.shape, generator=generator) * 0.02
+            tensors[key] = (value.float() + step).half()
+    b = random_model.file.with_name("tuned.safetensors")
+    save_file(tensors, b, metadata={"format": "pt"})
+    return random_model.file, b
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Layers are so small that torch's threads would only wait for each other."""

@@ -38,14 +38,15 @@ def training(libraries: None) -> Any:
 
 
 def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path: Path) -> None:
-    """Bit for bit: stopped before the last stage, it does what it did, and says from where it goes on."""
+    """Bit for bit: stopped before B, it does what it did; the decoder may come before, or beside."""
     step = train.Schedule
     said: list[str] = []
 
-    def go() -> None:
+    def go(*, only_decoder: bool = False) -> None:
         train.train(
             tmp_path, report=said.append, pictures={"shaded": 3, "flat": 2}, autoencoder=step(1, 2e-3, 1),
             base=step(2, 1e-3, 2, decay=0.01), fine_tune=step(1, 4e-4, 2),
+            decoder=step(1, 1e-3, 2), only_decoder=only_decoder,
         )  # fmt: skip
 
     (tmp_path / "work").mkdir()
@@ -54,18 +55,22 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
     assert ["draws 3 shaded pictures", "draws 2 flat pictures"] == said[:2]
     files = [tmp_path / name for name in ("base.safetensors", "fine-tune.safetensors", "work/losses.json")]
     before = [path.read_bytes() for path in files]
-    (tmp_path / "work" / "fine-tune.pt").unlink()
+    for name in ("fine-tune", "decoder"):
+        (tmp_path / "work" / f"{name}.pt").unlink()
     files[1].unlink()
+    go(only_decoder=True)
+    assert not files[1].exists()
     said.clear()
     go()
     torch.set_rng_state(state)
     assert before == [path.read_bytes() for path in files]
     assert ["autoencoder: goes on from step 1", "base: goes on from step 2"] == said[:2]
     losses = json.loads(before[2])
-    assert {"autoencoder": 1, "base": 1, "fine-tune": 1} == {key: len(found) for key, found in losses.items()}
+    stages = ("autoencoder", "base", "fine-tune", "decoder")
+    assert dict.fromkeys(stages, 1) == {key: len(found) for key, found in losses.items()}
     a, b = map(load_file, files[:2])
     same = {key for key in a if torch.equal(a[key], b[key])}
-    assert {key for key in a if key.startswith("first_stage_model.")} <= same
+    assert {key for key in a if key.startswith("first_stage_model.")} <= same  # one autoencoder for both
     assert 500 < len([key for key in a if key.startswith("model.diffusion_model.") and key not in same])
 
 
@@ -74,7 +79,7 @@ def test_a_strangers_file_is_never_replaced(
 ) -> None:
     """But an interrupted run goes on beside the model that it has written already."""
     started = []
-    monkeypatch.setattr(train, "train", lambda folder, report: started.append(folder))
+    monkeypatch.setattr(train, "train", lambda folder, **options: started.append(folder))
     (tmp_path / "base.safetensors").write_text("mine")
     with pytest.raises(SystemExit) as ended:
         train.main([str(tmp_path)])
@@ -221,14 +226,16 @@ def test_an_autoencoder_is_asked_for_pixels_means_and_slopes(training: Any) -> N
     """Nothing for the picture itself; a shift costs itself twice; a checkerboard most in its slopes."""
     pictures = torch.randint(0, 256, (6, 3, 64, 64), generator=generator(), dtype=torch.uint8)
     schedule = training.Schedule(steps=1, rate=1.0, batch=4)
-    board = torch.from_numpy(np.indices((64, 64)).sum(0) % 2 * 2.0 - 1).float()
+
+    def board(x: Any) -> Any:
+        return torch.from_numpy(np.indices(x.shape[-2:]).sum(0) % 2 * 2.0 - 1).float()
 
     def cost(change: Callable[[Any], Any]) -> float:
         return float(training.autoencoder_loss(Given(change), pictures, schedule)(generator()))
 
     assert 0 == pytest.approx(cost(lambda x: x), abs=1e-6)
     assert 0.5 == pytest.approx(cost(lambda x: x + 0.25), rel=1e-4)
-    assert 0.1 + 0.5 * (0.2 + 0.2) == pytest.approx(cost(lambda x: x + 0.1 * board), rel=1e-4)
+    assert 0.1 + 0.5 * (0.2 + 0.2) == pytest.approx(cost(lambda x: x + 0.1 * board(x)), rel=1e-4)
 
 
 def test_scaled_latents_have_variance_one_and_give_the_same_pictures(

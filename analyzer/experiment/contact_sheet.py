@@ -18,9 +18,7 @@ from analyzer.experiment.records import A, B
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
-    Font = FreeTypeFont | ImageFont
 
 Pictures = Mapping[tuple[str, int], Picture]
 
@@ -38,7 +36,7 @@ _PAPER, _INK, _FAINT, _EMPTY = "#ffffff", "#1c1c1e", "#5f6368", "#eceff1"
 class _Type:
     """What is written with."""
 
-    font: Font
+    font: Any  # one of Pillow's
     line: int  # height, in pixels
 
     @staticmethod

@@ -100,7 +100,7 @@ class Keep:
                 start, new = place * self.model_bytes, not path.exists()
                 merge(
                     self.inputs, column.plan, column.recipe, out=path, force=not new, device=device,
-                    threads=threads, progress=lambda done, _total, start=start: progress(start + done, total),
+                    threads=threads, progress=_beginning_at(start, total, progress),
                 )  # fmt: skip
                 if new:
                     undo.callback(_remove, path)
@@ -125,6 +125,10 @@ class Keep:
             return False
         sides = (self.inputs.a.fingerprint(), self.inputs.b.fingerprint())
         return any(all(side in recipe for side in sides) for recipe in recipes)
+
+
+def _beginning_at(start: int, total: int, progress: Progress) -> Progress:
+    return lambda done, _total: progress(start + done, total)
 
 
 def file_name(label: str) -> str:

@@ -27,7 +27,8 @@ def diffusers_library() -> ModuleType:
         raise AnalyzerError(
             f"painting needs diffusers and transformers{missing}: pip install 'mergescope[experiment]'"
         ) from error
-    return diffusers
+    library: ModuleType = diffusers
+    return library
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""Paint what the model card shows: `python -m analyzer.pocket.samples FILE.png`. Knows prompts and pixels.
+
+A's pictures stand above, B's below; two seeds of each prompt, none picked.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.pocket import base_path, fine_tune_path
+from analyzer.pocket.folders import rebuild
+
+PROMPTS = (
+    "best quality, a woman, long blond hair, red dress, facing left, close-up, sunset",
+    "best quality, a man, short black hair, green coat, facing right, upper body, forest",
+    "best quality, a woman, ponytail pink hair, blue sweater, facing viewer, upper body, sea",
+    "best quality, a man, short grey hair, yellow shirt, facing viewer, close-up, night sky",
+    "best quality, a woman, bun brown hair, school uniform, facing left, from afar, city",
+)
+NEGATIVE_PROMPT = "blurry, low quality"
+SEEDS = (1, 2)
+STEPS, GUIDANCE = 30, 7.0
+_ENLARGED = 3
+
+
+def paint(folder: Path) -> list[NDArray[np.uint8]]:
+    """Each prompt with each seed, by the pipeline in a diffusers folder; (64 × 64 × 3)."""
+    import torch
+    from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = []
+    for prompt in PROMPTS:
+        for seed in SEEDS:
+            found = pipeline(
+                prompt, negative_prompt=NEGATIVE_PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+                generator=torch.Generator().manual_seed(seed), output_type="np",
+            )  # fmt: skip
+            pictures.append((found.images[0] * 255).round().astype(np.uint8))
+    return pictures
+
+
+def main(path: Path) -> None:
+    """Write the sheet."""
+    from PIL import Image
+
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, file in (("a", base_path()), ("b", fine_tune_path())):
+            folder = Path(scratch) / name
+            rebuild(folder, file)
+            rows.append(np.concatenate(paint(folder), axis=1))
+    sheet = Image.fromarray(np.concatenate(rows, axis=0))
+    sheet.resize((sheet.width * _ENLARGED, sheet.height * _ENLARGED), Image.Resampling.NEAREST).save(
+        path, optimize=True
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

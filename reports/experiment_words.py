@@ -117,7 +117,7 @@ def _foresight(data: Document) -> Iterable[Finding]:
         name = STATISTICS[statistic].title if statistic in STATISTICS else statistic
         text = f"{name} of the weights foretells “{effect}”: Spearman’s ρ over the categories."
         yield Finding(number(best["spearman"]), text, section="foresight")
-    elif any(entry["spearman"] is not None for entry in data["correlations"]):
+    elif data["foresight"] == "none":
         yield Finding("no", "statistic of the weights foretells what is shown.", section="foresight")
 
 

@@ -74,7 +74,7 @@ def test_findings_name_the_extremes_and_then_the_notes() -> None:
 
 def test_nothing_measured_is_no_finding() -> None:
     """Where A and B show the same there is no furthest, and nothing to foretell."""
-    data = example() | {"best": None, "notes": ["a and b show the same"]}
+    data = example() | {"best": None, "foresight": "unknown", "notes": ["a and b show the same"]}
     data["summary"] = [entry | {"mean": None, "low": None, "high": None} for entry in data["summary"]]
     data["correlations"] = [entry | {"spearman": None} for entry in data["correlations"]]
     assert [] == findings(data)

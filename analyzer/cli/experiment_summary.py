@@ -84,7 +84,7 @@ def print_experiment(data: Mapping[str, Any], console: Console | None = None) ->
     mark = "•" if is_fancy(console.encoding) else "*"
     for note in data["notes"]:
         console.print(wrapped(spelled(note, console.encoding), width=console.width, mark=mark))
-    if data["best"] is not None:
+    if data["best"] is not None and data["best"]["offered"]:
         by = data["best"]["statistic"]
         console.print(
             wrapped(f"rank by it: mergescope rank SCAN.json --by {by}", width=console.width, mark=mark)

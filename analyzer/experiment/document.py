@@ -5,7 +5,7 @@ Owns the measuring of the whole grid and what is said of it in sentences. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import isfinite, sqrt
@@ -21,7 +21,7 @@ from analyzer.evaluation import evaluate
 from analyzer.experiment.correlations import Best, best_predictor, correlate
 from analyzer.experiment.measures import histogram_distance, movement, relative_distance, ssim
 from analyzer.experiment.records import A, B, Column, Conditions, Shown
-from analyzer.experiment.sentences import sentences
+from analyzer.experiment.sentences import SIZES, foresight, overlapping, sentences
 from analyzer.measures import Sums, add_sums
 from analyzer.ranking import whole_energy
 from analyzer.records import ModelId, Scan
@@ -53,6 +53,7 @@ class Outcome:
     probe: str | None = None  # "module:function", where a probe took the place of pictures
     seeded: bool = True  # False: the probe knows no seed, and was asked once, under the only seed
     features: Mapping[tuple[str, int], Features] | None = None  # of the pictures, where a model was given
+    notes: Sequence[str] = ()  # what else the numbers rest on, one sentence each
 
 
 def describe(
@@ -75,8 +76,11 @@ def describe(
     summary = [entry for column in categories for entry in _summarize(column.label, rows)]
     statistics, effects = _statistics(columns, scan), _effects(categories, summary)
     parents = [_parents(outcome, seed) for seed in seeds]
-    best = best_predictor(statistics, effects)
     keys = {column.label: column.keys for column in categories}
+    # Two names of the same weights are one observation.
+    own = {frozenset(taken): place for place, taken in reversed([*enumerate(keys.values())])}
+    statistics, effects = (_at(found, sorted(own.values())) for found in (statistics, effects))
+    best = best_predictor(statistics, effects)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -93,8 +97,12 @@ def describe(
         "parents": parents,
         "summary": summary,
         "correlations": [asdict(found) for found in correlate(statistics, effects)],
-        "best": _best(best),
-        "notes": sentences(rows, parents, keys=keys, best=best),
+        "best": _best(best, keys),
+        "foresight": foresight(best),
+        "notes": [
+            *sentences(rows, parents, keys=keys, best=best, not_finite=_not_finite(outcome)),
+            *outcome.notes,
+        ],
     }
 
 
@@ -102,10 +110,29 @@ def _model(model: ModelId) -> dict[str, Any]:
     return {name: getattr(model, name) for name in ("path", "bytes", "fingerprint", "architecture")}
 
 
-def _best(best: Best | None) -> dict[str, Any] | None:
+def _best(best: Best | None, keys: Mapping[str, Collection[str]]) -> dict[str, Any] | None:
+    """What chance does not explain; `offered`: a ranking by it is worth a try."""
     if best is None or not best.holds:
         return None
-    return {name: getattr(best, name) for name in ("statistic", "effect", "spearman", "p")}
+    found = {name: getattr(best, name) for name in ("statistic", "effect", "spearman", "p")}
+    return {**found, "offered": best.statistic not in SIZES and not overlapping(keys)}
+
+
+def _at(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> dict[str, list[float | None]]:
+    return {name: [own[place] for place in places] for name, own in values.items()}
+
+
+def _not_finite(outcome: Outcome) -> list[tuple[str, int | None]]:
+    """The cells (label, seed) whose output has NaN or Inf: the pixels made of it mean nothing."""
+    return [
+        (label, seed if outcome.seeded else None)
+        for (label, seed), cell in outcome.grid.items()
+        if not isinstance(cell, str) and not _is_finite(cell)
+    ]
+
+
+def _is_finite(shown: Shown) -> bool:
+    return bool(np.isfinite(shown.output).all())
 
 
 def _column(column: Column, scan: Scan, whole: Sums) -> dict[str, Any]:
@@ -130,7 +157,7 @@ def _asked(statistic: str, scan: Scan) -> bool:
 
 
 def _row(outcome: Outcome, label: str, seed: int) -> Row:
-    """What was measured of one category and seed; all None where its cell, A's or B's failed."""
+    """What was measured of one category and seed; all None where its cell, A's or B's failed or is NaN."""
     cell = _cell(outcome, label, seed)
     row: Row = {"selector": label, "seed": seed if outcome.seeded else None}
     row |= dict.fromkeys(MEASURES)
@@ -143,12 +170,16 @@ def _row(outcome: Outcome, label: str, seed: int) -> Row:
     if isinstance(cell, str):
         return row
     for side, parent in (("a", a), ("b", b)):
-        if not isinstance(parent, str) and cell.pixels is not None and parent.pixels is not None:
+        if isinstance(parent, str) or not (_is_finite(cell) and _is_finite(parent)):
+            continue
+        if cell.pixels is not None and parent.pixels is not None:
             row[f"ssim_{side}"] = ssim(cell.pixels, parent.pixels)
             row[f"histogram_{side}"] = histogram_distance(cell.pixels, parent.pixels)
     if isinstance(a, str) or isinstance(b, str):
         return row
     row |= asdict(movement(a.output, b.output, cell.output))
+    if not all(map(_is_finite, (a, b, cell))):
+        return row
     if a.pixels is not None and b.pixels is not None and cell.pixels is not None:
         row |= _named("pixels", a.pixels, b.pixels, cell.pixels)
     seen = outcome.features or {}
@@ -170,6 +201,8 @@ def _parents(outcome: Outcome, seed: int) -> Row:
     if isinstance(a, str) or isinstance(b, str):
         return row
     row["distance"] = relative_distance(a.output, b.output)
+    if not (_is_finite(a) and _is_finite(b)):
+        return row
     if a.pixels is not None and b.pixels is not None:
         row["ssim"] = ssim(a.pixels, b.pixels)
         row["histogram"] = histogram_distance(a.pixels, b.pixels)

@@ -10,21 +10,47 @@ from analyzer.experiment.correlations import FEWEST, Best
 
 _NAMED = 3  # of several, how many are named
 # Of a category alone, without a look at B: a good guess by one of these says nothing of the change.
-_SIZES = frozenset({"numel", "norm_a"})
+SIZES = frozenset({"numel", "norm_a"})
 Row = Mapping[str, Any]
 
 
 def sentences(
-    rows: Sequence[Row], parents: Sequence[Row], *, keys: Mapping[str, Collection[str]], best: Best | None
+    rows: Sequence[Row],
+    parents: Sequence[Row],
+    *,
+    keys: Mapping[str, Collection[str]],
+    best: Best | None,
+    not_finite: Sequence[tuple[str, int | None]] = (),
 ) -> list[str]:
     """The notes of the data document; `keys` are those that each category takes from B.
 
-    The first says whether statistics foretell the effect; the others, what the numbers rest on.
+    The first says whether statistics foretell the effect; the others, what the numbers rest on. `not_finite`
+    are the cells (label, seed) whose output has NaN or Inf.
     """
-    found = [_prediction(best), _overlap(keys), _failures(rows, parents), _still(rows, parents)]
+    found = [
+        _prediction(best),
+        _overlap(keys) if best is not None else "",
+        _failures(rows, parents),
+        _not_finite(not_finite),
+        _still(parents),
+        _decoded(rows),
+    ]
     if len(parents) == 1 and parents[0]["seed"] is not None:
         found.append("with one seed there are no intervals: another seed may look different")
     return [sentence for sentence in found if sentence]
+
+
+def foresight(best: Best | None) -> str:
+    """Whether statistics foretell the effect: "found", "none", or "unknown" where it cannot be told."""
+    if best is None or not (best.holds or best.reachable):
+        return "unknown"
+    return "found" if best.holds else "none"
+
+
+def overlapping(keys: Mapping[str, Collection[str]]) -> list[str]:
+    """The categories that share keys with another."""
+    often = Counter(key for own in keys.values() for key in set(own))
+    return [label for label, own in keys.items() if any(often[key] > 1 for key in own)]
 
 
 def _prediction(best: Best | None) -> str:
@@ -36,30 +62,31 @@ def _prediction(best: Best | None) -> str:
     pair = f"{best.statistic} with {best.effect}"
     of_all = f"of {best.pairs:,} pairs of a statistic and an effect"
     if best.holds:
-        size = f"; {best.statistic} is the size of a category, not its change" * (best.statistic in _SIZES)
+        size = f"; {best.statistic} is the size of a category, not its change" * (best.statistic in SIZES)
         return (
             f"a weight statistic foretells the effect: {pair}, ρ = {best.spearman:.2f} over {best.n} "
             f"categories, p = {best.p:.2g} as the largest {of_all}{size}"
         )
-    needed = (
-        f"|ρ| above {best.critical:.2f} would tell"
-        if best.reachable
-        else f"with {best.n} categories not even |ρ| = 1 would tell"
+    seen = (
+        f"the largest ρ {of_all}, {pair}, is {best.spearman:.2f}, and chance alone reaches that with "
+        f"p = {best.p:.2g}"
     )
-    return (
-        f"no weight statistic foretells the effect: the largest ρ {of_all}, {pair}, is {best.spearman:.2f}, "
-        f"and chance alone reaches that with p = {best.p:.2g}; {needed}"
-    )
+    if not best.reachable:
+        return (
+            f"whether a weight statistic foretells the effect cannot be told: {seen}; with {best.n} "
+            "categories not even |ρ| = 1 would tell"
+        )
+    return f"no weight statistic foretells the effect: {seen}; |ρ| above {best.critical:.2f} would tell"
 
 
 def _overlap(keys: Mapping[str, Collection[str]]) -> str:
-    often = Counter(key for own in keys.values() for key in set(own))
-    shared = [label for label, own in keys.items() if any(often[key] > 1 for key in own)]
+    shared = overlapping(keys)
     if not shared:
         return ""
     return (
         f"{len(shared)} of the {len(keys)} categories share weights with another ({_names(shared)}): they "
-        "are no independent sample, so the intervals of ρ may be too narrow and its p too small"
+        "are no independent sample, so the intervals of ρ may be too narrow and its p too small; those of "
+        "--axis component share none"
     )
 
 
@@ -71,18 +98,40 @@ def _failures(rows: Sequence[Row], parents: Sequence[Row]) -> str:
     return f"{len(failed)} of {len(rows) + 2 * len(parents)} cells failed: {_names(failed)}"
 
 
-def _still(rows: Sequence[Row], parents: Sequence[Row]) -> str:
-    """Of seeds in which A and B show the same, or something that is not finite."""
-    seeds = [row["seed"] for row in parents if not (row["error_a"] or row["error_b"])]
-    known = {row["seed"] for row in rows if row["moved"] is not None}
-    painted = {row["seed"] for row in rows if not row["error"]}
-    undefined = [seed for seed in seeds if seed in painted - known]
-    if not undefined:
+def _not_finite(cells: Sequence[tuple[str, int | None]]) -> str:
+    if not cells:
         return ""
-    where = "" if undefined == [None] else f" with seed {_names(map(str, undefined))}"
+    names = _names(label if seed is None else f"{label} with seed {seed}" for label, seed in cells)
+    others = ", nor of any other with that seed" if {label for label, _ in cells} & {"A", "B"} else ""
     return (
-        f"A and B show the same{where}, or something that is not finite: there is no way from A to B, and "
-        "toward_b is undefined"
+        f"{len(cells)} of the cells hold NaN or Inf ({names}): nothing is measured of them{others}; "
+        "mergescope scan counts what is not finite in the weights"
+    )
+
+
+def _still(parents: Sequence[Row]) -> str:
+    """Of seeds with which A and B show the same."""
+    same = [row["seed"] for row in parents if row["distance"] == 0]
+    if not same:
+        return ""
+    where = "" if same == [None] else f" with seed{'s' * (len(same) > 1)} {_names(map(str, same))}"
+    return f"A and B show the same{where}: there is no way from A to B, and toward_b is undefined"
+
+
+def _decoded(rows: Sequence[Row]) -> str:
+    """Of categories that work after the latents are done: those of the autoencoder."""
+    still: dict[str, bool] = {}
+    for row in rows:
+        if row["moved"] is not None and row["pixels_neither"] is not None:
+            decoded = row["moved"] == 0 and (row["pixels_toward_b"], row["pixels_neither"]) != (0, 0)
+            still[row["selector"]] = still.get(row["selector"], True) and decoded
+    labels = [label for label, decoded in still.items() if decoded]
+    if not labels:
+        return ""
+    verb = "changes" if len(labels) == 1 else "change"
+    return (
+        f"{_names(labels)} {verb} how latents become pixels, and not the latents: what that does is in "
+        "pixels_toward_b and pixels_neither"
     )
 
 

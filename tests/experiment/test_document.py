@@ -252,7 +252,51 @@ def test_outputs_that_are_not_finite_are_undefined_and_no_nan(outcome: Outcome, 
     document = describe(replace(outcome, grid=grid), scan=scanned)
     json.dumps(document, allow_nan=False)
     assert {None} == {row["toward_b"] for row in document["rows"]}
-    assert any(note.endswith("toward_b is undefined") for note in document["notes"])
+    assert {None} == {row[name] for row in document["rows"] for name in ("ssim_a", "pixels_neither")}
+    assert {None} == {parent["ssim"] for parent in document["parents"]}
+    (note,) = [note for note in document["notes"] if "NaN" in note]
+    assert note.startswith("27 of the cells hold NaN or Inf (A with seed 1, ")
+    assert not any("show the same" in note for note in document["notes"])
+
+
+def test_one_picture_of_nan_is_told_and_measured_nowhere(outcome: Outcome, scanned: Scan) -> None:
+    """Its pixels are black by accident, and would count as a picture that is unlike A's."""
+    cell = outcome.grid["layer2", 2]
+    assert isinstance(cell, Shown)
+    grid = {**outcome.grid, ("layer2", 2): replace(cell, output=np.full((4, 2, 2), np.inf, np.float32))}
+    document = describe(replace(outcome, grid=grid), scan=scanned)
+    assert {None} == {row(document, "layer2", 2)[name] for name in MEASURES}
+    assert 2 == mean(document, "layer2", "ssim_a")["n"]
+    (note,) = [note for note in document["notes"] if "NaN" in note]
+    assert note.startswith(
+        "1 of the cells hold NaN or Inf (layer2 with seed 2): nothing is measured of them;"
+    )
+
+
+def test_what_changes_the_decoder_alone_is_told(outcome: Outcome, scanned: Scan) -> None:
+    """Its latents are A's, its pictures are not: 0 toward B is only half of it."""
+    grid = dict(outcome.grid)
+    for seed in SEEDS:
+        a, cell = grid[A, seed], grid["layer3", seed]
+        assert isinstance(a, Shown)
+        assert isinstance(cell, Shown)
+        grid["layer3", seed], grid["layer4", seed] = replace(cell, output=a.output), a
+    document = describe(replace(outcome, grid=grid), scan=scanned)
+    assert 0 == mean(document, "layer3", "toward_b")["mean"]
+    (note,) = [note for note in document["notes"] if "latents" in note]
+    assert note.startswith("layer3 changes how latents become pixels")
+
+
+def test_two_names_of_the_same_weights_are_one_observation(scanned: Scan, whole: dict[str, Any]) -> None:
+    """Else whoever writes a category twice finds what is not there."""
+    own = columns((0,), (1,), (2,), (3,), (3,), (4,))
+    twice = replace(own[6], label="again")
+    own = (*own[:6], twice, *own[7:])
+    document = describe(Outcome(CONDITIONS, own, painted(own)), scan=scanned)
+    assert 6 == len(document["columns"])
+    assert {5} == {c["n"] for c in document["correlations"] if c["statistic"] == "relative_change"}
+    assert {7} == {c["n"] for c in whole["correlations"] if c["statistic"] == "relative_change"}
+    assert "over 5 categories" in document["notes"][0] or "with 5 categories" in document["notes"][0]
 
 
 def test_a_probe_without_seeds_has_rows_without_seeds(outcome: Outcome, scanned: Scan) -> None:
@@ -301,6 +345,8 @@ def test_the_best_predictor_is_named_if_the_data_say_so(whole: dict[str, Any]) -
     """Here they do: what changed more went farther."""
     assert whole["best"] is not None
     assert whole["best"]["p"] < 0.05
+    assert whole["best"]["offered"]
+    assert "found" == whole["foresight"]
     assert whole["notes"][0].startswith(
         f"a weight statistic foretells the effect: {whole['best']['statistic']} with "
     )
@@ -315,6 +361,7 @@ def test_no_predictor_is_named_if_chance_does_as_well(outcome: Outcome, scanned:
             grid[f"layer{to}", seed] = outcome.grid[f"layer{of}", seed]
     document = describe(replace(outcome, grid=grid), scan=scanned)
     assert None is document["best"]
+    assert "none" == document["foresight"]
     assert document["notes"][0].startswith("no weight statistic foretells the effect: the largest ρ of ")
     assert "would tell" in document["notes"][0]
 
@@ -323,6 +370,8 @@ def test_four_columns_are_said_to_tell_nothing(scanned: Scan) -> None:
     own = columns((0,), (1,), (2,), (3,))
     document = describe(Outcome(CONDITIONS, own, painted(own)), scan=scanned)
     assert None is document["best"]
+    assert "unknown" == document["foresight"]
+    assert document["notes"][0].startswith("whether a weight statistic foretells the effect cannot be told")
     assert document["notes"][0].endswith("with 4 categories not even |ρ| = 1 would tell")
 
 
@@ -331,6 +380,14 @@ def test_fewer_columns_are_not_correlated(scanned: Scan) -> None:
     document = describe(Outcome(CONDITIONS, own, painted(own)), scan=scanned)
     assert {None} == {c["spearman"] for c in document["correlations"]}
     assert document["notes"][0].startswith("whether a weight statistic foretells the effect cannot be told")
+
+
+def test_a_ranking_is_not_offered_on_categories_that_overlap(scanned: Scan) -> None:
+    """Of nested ones the larger does more whatever the statistics are."""
+    own = columns((0,), (1,), (2,), (3,), (4,), (5,), (5, 6))
+    document = describe(Outcome(CONDITIONS, own, painted(own)), scan=scanned)
+    assert document["best"] is not None
+    assert not document["best"]["offered"]
 
 
 def test_columns_that_share_weights_are_said_to_be_no_sample(

@@ -64,6 +64,7 @@ class _Shower:
     identity: str  # a digest of what a cell depends on beside weights and seed
     seeded: bool
     look: Callable[[Picture], Features] | None = None  # the model of perceptual features, if one is asked for
+    notes: tuple[str, ...] = ()  # what it cannot show, one sentence each
 
 
 @click.command(cls=SectionedCommand)
@@ -182,20 +183,24 @@ def _carry_out(inputs: Inputs, job: _Job, files: Mapping[str, Path | None]) -> d
 
 def _prepared(inputs: Inputs, job: _Job, stack: ExitStack) -> tuple[tuple[Column, ...], Scan, _Shower]:
     """All columns, the scan, and what shows them; what is cheap to refuse comes first."""
-    from analyzer.experiment.choosing import axis_of, named_columns, parents, ranked_columns
+    from analyzer.experiment import choosing
 
-    a, b = parents(inputs, book=job.book)
+    a, b = choosing.parents(inputs, book=job.book)
     assert b.plan is not None
-    axis = axis_of(job.choice, b.plan)
-    columns = named_columns(inputs, job.choice, b.plan, book=job.book) if axis is None else ()
+    axis = choosing.axis_of(job.choice, b.plan)
+    columns = choosing.named_columns(inputs, job.choice, b.plan, book=job.book) if axis is None else ()
+    known = _known_scan(inputs, job)
+    if known is not None:
+        choosing.require_measured(known, b, where=str(job.scan))
     shower = stack.enter_context(_shower(inputs, job))
-    scan = _scan(inputs, job)
+    scan = known or _scan(inputs, job)
     if axis is not None:
-        columns = ranked_columns(inputs, job.choice, b.plan, scan, axis=axis, book=job.book)
+        columns = choosing.ranked_columns(inputs, job.choice, b.plan, scan, axis=axis, book=job.book)
+    notes = [*choosing.limits(inputs, b.plan, book=job.book), *choosing.left_out(job.choice, axis, columns)]
     texts = (text for column in (b, *columns) if column.plan for text in column.plan.warnings)
-    for text in dict.fromkeys(texts):
+    for text in dict.fromkeys((*texts, *notes)):
         job.warn(text)
-    return (a, b, *columns), scan, shower
+    return (a, b, *columns), scan, replace(shower, notes=tuple(notes))
 
 
 @contextmanager
@@ -255,17 +260,23 @@ def _prober(inputs: Inputs, job: _Job, text: str) -> _Shower:
     return _Shower(prober, conditions, prober.identity, prober.seeded)
 
 
-def _scan(inputs: Inputs, job: _Job) -> Scan:
-    """The scan that is named, if it is of these models, or a new one."""
+def _known_scan(inputs: Inputs, job: _Job) -> Scan | None:
+    """The scan that is named, if it is of these models."""
     from analyzer import scanfile
-    from analyzer.cli import terminal
     from analyzer.guidance.scan_identity import require_same_models
+
+    if job.scan is None:
+        return None
+    known = scanfile.load(job.scan)
+    require_same_models(known, a=inputs.a, b=inputs.b, base=None)
+    return known
+
+
+def _scan(inputs: Inputs, job: _Job) -> Scan:
+    """A new one."""
+    from analyzer.cli import terminal
     from analyzer.scan import scan
 
-    if job.scan is not None:
-        known = scanfile.load(job.scan)
-        require_same_models(known, a=inputs.a, b=inputs.b, base=None)
-        return known
     with terminal.progress_bar("measuring", quiet=job.quiet) as progress:
         return scan(
             inputs.a, inputs.b, book=job.book, device=job.measuring, threads=job.threads, progress=progress
@@ -279,10 +290,16 @@ def _announce(keep: Keep, shower: _Shower, job: _Job) -> None:
     if job.quiet:
         return
     size = terminal.human_bytes(keep.model_bytes)
-    whole = terminal.human_bytes(keep.model_bytes * len(keep.models))
+    models = len(keep.models)
+    whole = terminal.human_bytes(keep.model_bytes * models)
     pictures = len(keep.columns) * len(shower.conditions.seeds) * (job.probe is None)
     terminal.remark(
-        f"{keep.folder} will hold {len(keep.models):,} merged models of {size} each, {whole} in all"
+        f"{keep.folder} will hold "
+        + (
+            f"{models:,} merged models of {size} each, {whole} in all"
+            if models > 1
+            else f"a merged model, {size}"
+        )
         + (f", and {pictures:,} pictures" if pictures else "")
     )
 
@@ -310,7 +327,10 @@ def _outcome(columns: Sequence[Column], scan: Scan, shower: _Shower, cells: Cell
             for place, cell in grid.items()
             if not isinstance(cell, str) and cell.pixels is not None
         }
-    return Outcome(shower.conditions, columns, grid, probe=job.probe, seeded=shower.seeded, features=features)
+    return Outcome(
+        shower.conditions, columns, grid,
+        probe=job.probe, seeded=shower.seeded, features=features, notes=shower.notes,
+    )  # fmt: skip
 
 
 def _written(

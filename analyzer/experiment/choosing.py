@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyzer.categories import RuleBook
+from analyzer.categories import RuleBook, categorize, shipped
 from analyzer.errors import AnalyzerError, RecipeError, SelectorError
 from analyzer.experiment.records import A, B, Column
 from analyzer.merge import plan_merge
@@ -119,6 +119,64 @@ def ranked_columns(
     return tuple(columns)
 
 
+def require_measured(scan: Scan, b: Column, *, where: str) -> None:
+    """Refuse a scan of a part of the models, AnalyzerError: what it says of a category would be of less."""
+    known = {row.key for row in scan.keys}
+    lacking = [key for key in b.keys if key not in known]
+    if lacking:
+        raise AnalyzerError(
+            f"{where}: lacks {len(lacking):,} keys, such as {lacking[0]}: it was made with --only; make "
+            "one of all, or leave out --scan"
+        )
+
+
+def limits(inputs: Inputs, whole: Plan, *, book: RuleBook | None = None) -> list[str]:
+    """What column B and the categories cannot show of B, one sentence each; `whole` is B's plan.
+
+    Tensors that pair with none stay A's in every column, so B's is not all of B where there are some. Of
+    copies, tables and integers, which paint nothing, nothing is said.
+    """
+    counted = {key for key, labels in whole.labels.items() if labels.counted}
+    labels_b = categorize(inputs.b.infos.values(), book=book or shipped()).labels
+    taken = set(_taken(whole))
+    found = [
+        _listed([key for key in whole.only_in_a if key in counted], "of A has", "of A have", "no like in B"),
+        _listed(
+            [key for key in whole.shape_mismatch if key in counted - taken],
+            "has",
+            "have",
+            "another shape in B",
+        ),
+        _listed(
+            [key for key in whole.shape_mismatch if key in counted & taken],
+            "is",
+            "are",
+            "taken from B as far as its shape fits",
+        ),
+        _listed(
+            [key for key in whole.dropped if labels_b[key].counted], "of B has", "of B have", "no like in A"
+        ),
+    ]
+    found = [text for text in found if text]
+    return [f"column B is A with all of B that fits: {'; '.join(found)}"] if found else []
+
+
+def _listed(keys: Sequence[str], one: str, several: str, what: str) -> str:
+    """How many tensors, and which is the first."""
+    if not keys:
+        return ""
+    return f"{len(keys):,} {one if len(keys) == 1 else several} {what} ({keys[0]}{' …' * (len(keys) > 1)})"
+
+
+def left_out(choice: Choice, axis: str | None, columns: Sequence[Column]) -> list[str]:
+    """Of the article's categories those that have no column, in a sentence; none where others were named."""
+    if choice.each or axis is not None:
+        return []
+    labels = {column.label for column in columns}
+    names = [text for text in ARTICLE if text not in labels]
+    return [f"no column for {', '.join(names)}: nothing of that can be taken from B"] if names else []
+
+
 def unchanged(columns: Sequence[Column], scan: Scan) -> frozenset[str]:
     """The labels of the columns whose every tensor is the same in A and B: their pictures are A's."""
     same = {row.key for row in scan.keys if verdict(row.sums) == "identical"}
@@ -165,7 +223,12 @@ class _Pair:
                 f"--each {text}: is not within {gate}, where categories are looked for; name its part, as in "
                 f"{part},{text}"
             )
-        return self.column(text, _within(gate, text, self))
+        try:
+            return self.column(text, _within(gate, text, self))
+        except RecipeError as error:
+            # The merge calls it by its own option.
+            said = str(error).replace(f"--only {_within(gate, text, self)}", f"--each {text}")
+            raise RecipeError(said) from error
 
     def column(self, label: str, selector: str) -> Column:
         """The column that takes what a selector hits."""

@@ -102,7 +102,11 @@ def _from_file(diffusers: Any, model: Checkpoint, config: Path | None, options: 
 
             config = Path(stack.enter_context(TemporaryDirectory(prefix="mergescope-")))
             write_configs(config)
-        if config is not None:
+            kind = _pipeline_class(diffusers, config)
+            way_out = (
+                "as a pocket model, which its table of words makes it: give the --config of its own shape"
+            )
+        elif config is not None:
             kind = _pipeline_class(diffusers, config)
             way_out = f"as {config} describes it: give the --config of its own architecture"
         else:
@@ -111,10 +115,18 @@ def _from_file(diffusers: Any, model: Checkpoint, config: Path | None, options: 
                 "without a configuration: give --config DIR, a diffusers folder of this architecture; its "
                 "weights are not needed"
             )
-        with _loading_errors(f"{model.path}: diffusers cannot load it {way_out}"):
+        errors = (*_LOADING_ERRORS, _component_error())
+        with _loading_errors(f"{model.path}: diffusers cannot load it {way_out}", errors):
             return kind.from_single_file(
                 str(file), config=None if config is None else str(config), **_unchecked(kind), **options
             )
+
+
+def _component_error() -> type[Exception]:
+    """What diffusers raises for a single file that lacks one of the pipeline's networks: a bare Exception."""
+    from diffusers.loaders import single_file
+
+    return getattr(single_file, "SingleFileComponentError", RuntimeError)
 
 
 def _single_file(model: Checkpoint) -> Path:
@@ -131,7 +143,7 @@ def _known_class(model: Checkpoint) -> str:
     if name is not None:
         return name
     raise AnalyzerError(
-        f"{model.path}: is {found.title}, and nothing says how that paints pictures: give --config DIR, a "
+        f"{model.path}: nothing says how it paints pictures ({found.title}): give --config DIR, a "
         f"diffusers folder of this architecture, whose weights are not needed; {_PROBE}"
     )
 
@@ -205,11 +217,11 @@ def _torch_dtype(name: str) -> Any:
 
 
 @contextmanager
-def _loading_errors(what: str) -> Iterator[None]:
+def _loading_errors(what: str, errors: tuple[type[Exception], ...] = _LOADING_ERRORS) -> Iterator[None]:
     """AnalyzerError for whatever diffusers says of files that do not go together, in one line."""
     try:
         yield
-    except _LOADING_ERRORS as error:
+    except errors as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines)[:_REASON]
         raise AnalyzerError(f"{what} ({reason or type(error).__name__})") from error

@@ -102,7 +102,8 @@ def _not_finite(cells: Sequence[tuple[str, int | None]]) -> str:
     if not cells:
         return ""
     names = _names(label if seed is None else f"{label} with seed {seed}" for label, seed in cells)
-    others = ", nor of any other with that seed" if {label for label, _ in cells} & {"A", "B"} else ""
+    of_parents = not {"A", "B"}.isdisjoint(label for label, _ in cells)
+    others = ", and toward_b is undefined with that seed" if of_parents else ""
     return (
         f"{len(cells)} of the cells hold NaN or Inf ({names}): nothing is measured of them{others}; "
         "mergescope scan counts what is not finite in the weights"

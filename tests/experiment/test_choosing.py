@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from analyzer.experiment.choosing import (
     ARTICLE,
     Choice,
     axis_of,
+    left_out,
+    limits,
     named_columns,
     parents,
     ranked_columns,
+    require_measured,
     unchanged,
 )
 from analyzer.experiment.records import Column
@@ -212,3 +216,53 @@ def test_what_cannot_be_chosen(
     with pytest.raises(error) as caught:
         chosen(inputs, choice)
     assert words in str(caught.value)
+
+
+def test_what_column_b_lacks_of_b_is_told(
+    opened: Open, write: Callable[..., Path], unet: Callable[[int], Tensors]
+) -> None:
+    """Keys of one of the two alone, and other shapes; of copies and tables, which paint nothing, no word."""
+    a, b = unet(0), unet(1)
+    lost = sorted(key for key in b if ".attn2." in key)  # as a safetensors file has them
+    shaped = next(key for key in b if ".skip_connection.weight" in key)
+    b = {key: value for key, value in b.items() if key not in lost}
+    b[shaped] = np.zeros((3, *b[shaped].shape[1:]), np.float16)
+    b |= {"model.diffusion_model.label_emb.0.0.weight": np.zeros((4, 4), np.float16)}
+    b |= {"model_ema.diffusion_modelouttwoweight": np.zeros((4, 4), np.float16)}
+    inputs = opened(write("a.safetensors", a), write("b.safetensors", b))
+    whole = parents(inputs)[1].plan
+    assert whole is not None
+    (text,) = limits(inputs, whole)
+    assert text == (
+        f"column B is A with all of B that fits: {len(lost)} of A have no like in B ({lost[0]} …); "
+        f"1 has another shape in B ({shaped}); "
+        "1 of B has no like in A (model.diffusion_model.label_emb.0.0.weight)"
+    )
+    columns = named_columns(inputs, Choice(), whole)
+    (text,) = left_out(Choice(), None, columns)
+    assert text == "no column for attn2: nothing of that can be taken from B"
+    assert [] == left_out(Choice(each=("ff",)), None, columns)
+
+
+def test_of_relatives_that_have_all_in_common_nothing_is_told(inputs: Inputs) -> None:
+    whole = parents(inputs)[1].plan
+    assert whole is not None
+    assert [] == limits(inputs, whole)
+    assert [] == left_out(Choice(), None, named_columns(inputs, Choice(), whole))
+
+
+def test_a_scan_of_a_part_is_refused(inputs: Inputs) -> None:
+    """Its sums of a category would be of less than the category takes."""
+    b = parents(inputs)[1]
+    require_measured(scan(inputs.a, inputs.b, threads=1), b, where="scan.json")
+    with pytest.raises(AnalyzerError, match=r"scan\.json: lacks [0-9,]+ keys, such as .*--only"):
+        require_measured(scan(inputs.a, inputs.b, only="attn1", threads=1), b, where="scan.json")
+
+
+def test_a_category_that_cannot_be_merged_is_named_by_its_option(pocket_pair: Any) -> None:
+    with (
+        open_checkpoint(pocket_pair.a) as a,
+        open_checkpoint(pocket_pair.b) as b,
+        pytest.raises(RecipeError, match=r"^--each text_encoder,position_ids selects"),
+    ):
+        chosen(Inputs(a, b), Choice(each=("text_encoder,position_ids",)))

@@ -191,8 +191,8 @@ def test_a_language_model_paints_nothing(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "llama"}')
     for path in (folder, folder / "model.safetensors"):
         message = refusal(path)
-        assert message.startswith(f"{path}: is Llama"), message
-        assert "nothing says how that paints pictures: give --config DIR" in message
+        assert message.startswith(f"{path}: nothing says how it paints pictures (Llama"), message
+        assert "): give --config DIR" in message
         assert "--probe" in message
     halves = [{"model.norm.weight": np.ones(8, np.float32)}, {"lm_head.weight": np.ones((9, 8), np.float32)}]
     names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
@@ -221,6 +221,30 @@ def test_without_a_configuration_the_way_out_is_named(
     message = refusal(path)
     assert f"{path}: diffusers cannot load it without a configuration: give --config DIR" in message
     assert "its weights are not needed (no connection to the hub)" in message
+
+
+def test_a_file_of_a_u_net_alone_is_refused(configs: Path, pocket_pair: Any, tmp_path: Path) -> None:
+    """What diffusers raises then is an exception of no usual kind for it."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(pocket_pair.a)
+    path = tmp_path / "u-net.safetensors"
+    save_file({key: value for key, value in tensors.items() if key.startswith("model.diffusion")}, path)
+    assert f"{path}: diffusers cannot load it as {configs} describes it" in refusal(path, config=configs)
+
+
+def test_a_pocket_model_of_another_shape_is_refused(pocket_pair: Any, tmp_path: Path) -> None:
+    """The folder of its configuration is nobody's, and is not named."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(pocket_pair.a)
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[first] = np.concatenate([tensors[first]] * 2, axis=1)
+    path = tmp_path / "wide.safetensors"
+    save_file(tensors, path)
+    message = refusal(path)
+    assert f"{path}: diffusers cannot load it as a pocket model" in message
+    assert "mergescope-" not in message
 
 
 def test_single_files_name_classes_that_there_are() -> None:

@@ -329,7 +329,6 @@ def test_not_finite_on_purpose_passes(desk: Desk) -> None:
     assert (4, 1) == (found.keys, found.unpredicted)
 
 
-@pytest.mark.skipif(not base_path().exists(), reason="needs the trained pair that ships with the package")
 @pytest.mark.parametrize("alpha", [0.1, 0.4])
 def test_any_one_wrong_key_of_a_real_merge_is_found(alpha: float, desk: Desk) -> None:
     """Of the trained pair that ships with the package: a key that stayed A's, one at a time."""

@@ -30,7 +30,7 @@ State = Mapping[str, bytes]
 # So that a merge of small models takes as many writes as one of large ones.
 SMALL_PIECES = (
     ("analyzer.blending:_CompiledBlender", "fused_chunk", 1 << 15),
-    ("analyzer.merge", "_BATCH_BYTES", 1 << 9),
+    ("analyzer.merging.carrying_out", "_BATCH_BYTES", 1 << 9),
 )
 
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from analyzer.devices import resolve_device
 from analyzer.errors import AnalyzerError, DeviceError
 from analyzer.experiment.records import Conditions
+from analyzer.pocket.captions import BAD
 
 Prompts: TypeAlias = tuple[str, str]  # what is wished for, and what is not
 
@@ -27,7 +28,7 @@ ARTICLE: Prompts = (
     "quality, jpeg artifacts, blurry",
 )
 # In the words that the captions of the pocket models' pictures have.
-POCKET: Prompts = ("best quality, a woman, school uniform", "blurry, low quality")
+POCKET: Prompts = ("best quality, a woman, school uniform", ", ".join(BAD))
 
 SEEDS = (1, 2, 3, 4)
 DTYPES = ("auto", "fp32", "fp16", "bf16")

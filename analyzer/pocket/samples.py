@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.pocket import base_path, fine_tune_path
+from analyzer.pocket.captions import BAD
 from analyzer.pocket.folders import rebuild
 
 PROMPTS = (
@@ -23,7 +24,7 @@ PROMPTS = (
     "best quality, a man, short grey hair, yellow shirt, facing viewer, close-up, night sky",
     "best quality, a woman, bun brown hair, school uniform, facing left, from afar, city",
 )
-NEGATIVE_PROMPT = "blurry, low quality"
+NEGATIVE_PROMPT = ", ".join(BAD)
 SEEDS = (1, 2)
 STEPS, GUIDANCE = 30, 7.0
 _ENLARGED = 3

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from analyzer.pocket.captions import Style, caption, choose
 from analyzer.pocket.folders import single_file, tokenizer
 from analyzer.pocket.portraits import draw
 from analyzer.pocket.training import (
+    Loss,
     Report,
     Run,
     Schedule,
@@ -107,7 +109,6 @@ def train(
     )
     weights: dict[str, Tensor] | None = None
     for number, (name, style, schedule, file) in enumerate(stages, 1):
-        seen, tokens = drawn[style]
         pair = nn.ModuleDict({"unet": networks.unet(), "text": networks.text_encoder(len(tokenizer()))})
         if weights is not None:
             pair.load_state_dict(weights)
@@ -115,8 +116,7 @@ def train(
             name, pair, schedule, work, seed=SEED + number, report=report,
             shares={} if weights is None else {"text": TEXT_SHARE},
         )  # fmt: skip
-        latents = scaled_latents(vae.network, seen)
-        weights = run.go(denoiser_loss(pair["unet"], pair["text"], latents, tokens, schedule))
+        weights = run.go(partial(_denoiser_loss, vae.network, pair, drawn[style], schedule))
         losses[name] = run.losses
         pair.load_state_dict(weights)
         trained[file] = pair
@@ -125,6 +125,11 @@ def train(
         single_file(pair["unet"], pair["text"], vae.network, folder / file)
         report(f"wrote {folder / file}")
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
+
+
+def _denoiser_loss(vae: Any, pair: nn.ModuleDict, drawn: tuple[Tensor, Tensor], schedule: Schedule) -> Loss:
+    pictures, tokens = drawn
+    return denoiser_loss(pair["unet"], pair["text"], scaled_latents(vae, pictures), tokens, schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def _autoencoder(pictures: Tensor, schedule: Schedule, work: Path, report: Repor
     network = networks.vae()
     whole = nn.ModuleDict({"vae": network})
     run = Run(AUTOENCODER, whole, schedule, work, seed=SEED, report=report)
-    whole.load_state_dict(run.go(autoencoder_loss(network, pictures, schedule)))
+    whole.load_state_dict(run.go(lambda: autoencoder_loss(network, pictures, schedule)))
     network.eval().requires_grad_(False)
     means, _ = encode(network, pictures[:2000])
     scale_latents(network, float(means.double().std()))
@@ -155,7 +160,7 @@ def _better_decoder(
     parts = nn.ModuleDict({"post": vae.network.post_quant_conv, "decoder": vae.network.decoder})
     parts.requires_grad_(True)
     run = Run(DECODER, parts, schedule, work, seed=SEED + 3, report=report)
-    parts.load_state_dict(run.go(decoder_loss(vae.network, pictures, schedule)))
+    parts.load_state_dict(run.go(lambda: decoder_loss(vae.network, pictures, schedule)))
     vae.network.eval().requires_grad_(False)
     return run.losses
 

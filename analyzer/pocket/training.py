@@ -23,9 +23,10 @@ from analyzer.pocket.networks import SCALING_FACTOR
 from analyzer.pocket.noise_schedule import alphas_cumprod
 
 Report = Callable[[str], None]
+Loss = Callable[[torch.Generator], Tensor]  # of one step, whose random numbers the generator draws
 _EVERY = 250  # steps between two checkpoints
 _WARM_UP = 100  # steps in which the rate rises
-_KL = 2e-6  # weight of the divergence of a latent from N(0, 1), beside a loss of about 0.03
+_KL = 2e-6  # weight of the divergence of a latent from N(0, 1): enough to keep it from growing
 _WINDOW = 32  # pixels a side that the autoencoder is trained on; the decoder goes on with whole pictures
 _GAMMA = 5.0  # min-SNR weighting: Hang et al., Efficient Diffusion Training via Min-SNR (2023)
 
@@ -68,8 +69,14 @@ class Run:
         if self._file.exists():
             self._load()
 
-    def go(self, loss: Callable[[torch.Generator], Tensor]) -> dict[str, Tensor]:
-        """All steps that are left; the averaged weights."""
+    def go(self, prepare: Callable[[], Loss]) -> dict[str, Tensor]:
+        """All steps that are left; the averaged weights.
+
+        `prepare` gives the loss. It is not called if nothing is left: to encode all pictures takes minutes.
+        """
+        if self.step >= self.schedule.steps:
+            return self._average
+        loss = prepare()
         self.networks.train()
         total, began = 0.0, time.monotonic()
         while self.step < self.schedule.steps:
@@ -126,7 +133,7 @@ class Run:
         self._report(f"{self.name}: goes on from step {self.step}")
 
 
-def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable[[torch.Generator], Tensor]:
+def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Loss:
     """Of reconstructing pictures, (n × 3 × 64 × 64) uint8.
 
     The mean absolute differences of pixels, of their slopes and of means over 4 × 4 of them, and a little for
@@ -148,7 +155,7 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable
     return loss
 
 
-def decoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Callable[[torch.Generator], Tensor]:
+def decoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Loss:
     """The same of the decoder alone, for latents that the encoder gives as it is."""
     means, deviations = encode(vae, pictures)
 
@@ -176,7 +183,7 @@ def _slope_difference(x: Tensor, y: Tensor, axis: int) -> Tensor:
 
 def denoiser_loss(
     unet: Any, text_encoder: Any, latents: tuple[Tensor, Tensor], tokens: Tensor, schedule: Schedule
-) -> Callable[[torch.Generator], Tensor]:
+) -> Loss:
     """Of predicting the noise that was added, weighted by min(SNR, 5) / SNR.
 
     `latents` are the means and deviations of encoded pictures, (n × 4 × 8 × 8), already scaled; `tokens`,

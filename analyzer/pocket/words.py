@@ -9,6 +9,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from itertools import pairwise
 
 from analyzer.pocket.captions import vocabulary as caption_words
@@ -22,6 +23,7 @@ _FURTHER = (
 )  # fmt: skip
 
 
+@cache  # a tenth of a second, and asked for again and again; nobody writes into it
 def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """The vocabulary (token -> number) and the merges in their order.
 

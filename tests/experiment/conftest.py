@@ -33,6 +33,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def transformers() -> Any:
+    return pytest.importorskip("transformers", reason="pip install transformers")
+
+
+@pytest.fixture(scope="session")
 def pocket_pair(tmp_path_factory: pytest.TempPathFactory) -> PocketPair:
     """Two random pocket models, as single files and as diffusers folders."""
     from analyzer.experiment.quiet import quiet

@@ -37,19 +37,6 @@ SIZES = {
 
 
 @pytest.fixture(scope="module")
-def transformers() -> Any:
-    return pytest.importorskip("transformers", reason="pip install transformers")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
 def pair(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny Llama with a tied head and a tokenizer of a few words, and a copy with noise added."""
     root = tmp_path_factory.mktemp("llama")

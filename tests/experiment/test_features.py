@@ -21,11 +21,6 @@ VISION |= {"image_size": SIZE, "patch_size": 8}
 PICTURE = np.random.default_rng(5).integers(0, 256, (48, 40, 3), dtype=np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP with random weights, saved by transformers."""

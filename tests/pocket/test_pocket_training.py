@@ -120,7 +120,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
                 raise KeyboardInterrupt
             return (modules["one"](torch.rand(5, 3, generator=generator)) - 1).square().mean()
 
-        return started.go(loss), modules.state_dict(), started.losses
+        return started.go(lambda: loss), modules.state_dict(), started.losses
 
     said: list[str] = []
     state = torch.get_rng_state()
@@ -157,7 +157,7 @@ def test_the_kept_weights_are_a_running_mean_and_shares_slow_a_network_down(
     run = training.Run(
         "line", modules, schedule, tmp_path, seed=1, report=lambda line: None, shares={"slow": 0.0}
     )
-    kept = run.go(loss)
+    kept = run.go(lambda: loss)
     seen.append({key: float(value) for key, value in modules.state_dict().items()})
     for key, value in start.items():
         mean = float(value)
@@ -167,6 +167,9 @@ def test_the_kept_weights_are_a_running_mean_and_shares_slow_a_network_down(
         assert mean == pytest.approx(float(kept[key]), rel=1e-5)
         assert torch.equal(value, modules.state_dict()[key]) == key.startswith("slow")
     assert 1 == len(run.losses)
+    prepared: list[Any] = []
+    again = run.go(lambda: prepared.append(loss))
+    assert ([], True) == (prepared, all(torch.equal(kept[key], again[key]) for key in kept))
 
 
 def test_the_rate_rises_and_then_falls_as_a_cosine(
@@ -183,7 +186,7 @@ def test_the_rate_rises_and_then_falls_as_a_cosine(
     module = torch.nn.ModuleDict({"one": torch.nn.Linear(1, 1)})
     schedule = training.Schedule(steps=300, rate=0.5, batch=1)
     run = training.Run("line", module, schedule, tmp_path, seed=1, report=lambda line: None)
-    run.go(lambda generator: module["one"](torch.ones(1, 1)).square().mean())
+    run.go(lambda: lambda generator: module["one"](torch.ones(1, 1)).square().mean())
     np.testing.assert_allclose(rates[:100], 0.5 * np.arange(1, 101) / 100)
     fall = 0.5 * (0.05 + 0.95 * (1 + np.cos(np.pi * np.arange(200) / 200)) / 2)
     np.testing.assert_allclose(rates[100:], fall)

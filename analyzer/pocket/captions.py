@@ -26,6 +26,19 @@ BACKGROUNDS = ("plain background", "sunset", "night sky", "forest", "sea", "city
 GOOD = "best quality"
 BAD = ("blurry", "low quality")  # of pictures out of focus
 
+# What a caption can name, by the words that say it; the fitting one is found by what a tag holds.
+FEATURES: Mapping[str, tuple[str, ...]] = {
+    "quality": (GOOD, *BAD),
+    "person": PEOPLE,
+    "hair_style": HAIR_STYLES,
+    "hair_colour": HAIR_COLOURS,
+    "clothes": CLOTHES,
+    "clothes_colour": CLOTHES_COLOURS,
+    "side": SIDES,
+    "size": SIZES,
+    "background": BACKGROUNDS,
+}
+
 # The chance of each value, in the order above. A is sober, B prefers what drawn characters look like.
 _HABITS: Mapping[Style, Mapping[str, tuple[float, ...]]] = {
     "shaded": {
@@ -45,7 +58,7 @@ _HABITS: Mapping[Style, Mapping[str, tuple[float, ...]]] = {
         "background": (0.12, 0.28, 0.18, 0.12, 0.18, 0.12),
     },
 }
-_BLURRED = 0.06  # of all pictures
+_BLURRED = 0.1  # of all pictures
 _PRAISED = 0.3  # of those in focus
 _NAMED = 0.88  # how often a feature is in the caption
 _SHUFFLED = 0.3
@@ -108,7 +121,7 @@ def caption(portrait: Portrait, rng: np.random.Generator) -> str:
     if rng.random() < _SHUFFLED:
         tags = [tags[i] for i in rng.permutation(len(tags))]
     if portrait.blurred:
-        tags.insert(0, BAD[int(rng.integers(len(BAD)))])
+        tags[:0] = ((BAD[0],), (BAD[1],), BAD)[int(rng.integers(3))]
     elif rng.random() < _PRAISED:
         tags.insert(0, GOOD)
     return ", ".join(tags)
@@ -117,6 +130,21 @@ def caption(portrait: Portrait, rng: np.random.Generator) -> str:
 def full_caption(portrait: Portrait) -> str:
     """All that a picture in focus shows, in order."""
     return ", ".join((GOOD, *portrait.tags))
+
+
+def named(text: str) -> tuple[int, ...]:
+    """What a caption names of each of `FEATURES`: the value's number from 1 on, 0 for what it leaves out."""
+    found = dict.fromkeys(FEATURES, 0)
+    for tag in text.split(", "):
+        words = tag.split()
+        hair = words[-1:] == ["hair"]
+        for feature, values in FEATURES.items():
+            if ("hair" in feature) != hair:
+                continue
+            for number, value in enumerate(values, 1):
+                if value == tag or (" " not in value and value in words):
+                    found[feature] = number
+    return tuple(found.values())
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -40,8 +40,8 @@ _CLOTH: dict[str, Colour] = {
 _NAVY: Colour = (0.10, 0.13, 0.32)
 _INK: Colour = (0.09, 0.06, 0.10)
 _SKIN = (np.array((0.60, 0.40, 0.30)), np.array((0.97, 0.80, 0.69)))  # darkest and lightest
-_HEAD = {"close-up": 14.5, "upper body": 10.5, "from afar": 7.0}  # half the height of a head
-_TOP = {"close-up": 29.0, "upper body": 24.5, "from afar": 23.0}  # where its middle is
+_HEAD = {"close-up": 17.5, "upper body": 13.0, "from afar": 9.0}  # half the height of a head
+_TOP = {"close-up": 29.0, "upper body": 26.0, "from afar": 25.0}  # where its middle is
 
 
 def draw(portrait: Portrait, style: Style, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -54,8 +54,6 @@ def draw(portrait: Portrait, style: Style, rng: np.random.Generator) -> NDArray[
     _face(canvas, figure, portrait)
     _front_hair(canvas, figure, portrait)
     pixels = canvas.pixels
-    if style == "shaded":
-        pixels = pixels + rng.normal(0.0, 0.008, pixels.shape).astype(np.float32)
     if portrait.blurred:
         pixels = _out_of_focus(pixels)
     return (np.clip(pixels, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
@@ -155,7 +153,7 @@ class _Canvas:
         """Strands of hair, or the folds of a coat: faint stripes inside a shape."""
         if self.flat:
             return
-        waves = np.sin((self.x + slant * self.y) * 1.9) * np.sin((self.x - 0.3 * self.y) * 0.7 + 1)
+        waves = np.sin((self.x + slant * self.y) * 1.1) * np.sin((self.x - 0.3 * self.y) * 0.5 + 1)
         inside = np.clip(0.5 - distance, 0, 1) * amount
         self.pixels *= 1 + (inside * waves)[..., None]
 
@@ -240,13 +238,13 @@ def _head(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
 def _face(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
     """Eyes, brows, nose and mouth, moved to the side that it looks to."""
     r = figure.r
-    x, y = figure.x + 0.36 * figure.turn * r, figure.y + (0.16 if canvas.flat else 0.02) * r
+    x, y = figure.x + 0.40 * figure.turn * r, figure.y + (0.16 if canvas.flat else 0.02) * r
     woman = portrait.person == "woman"
     for side in (-1, 1):
         eye = x + side * (0.36 if not figure.turn else 0.30) * r * (figure.wide / 0.8)
         narrow = 0.62 if side * figure.turn > 0 else 1.0  # the eye on the far side
         (_drawn_eye if canvas.flat else _shaded_eye)(canvas, figure, eye, y, narrow, woman)
-        brow = y - (0.46 if canvas.flat else 0.27) * r
+        brow = y - (0.46 if canvas.flat else 0.32) * r
         thick = (0.08 if woman else 0.13) * r
         canvas.paint(
             canvas.line(eye - 0.17 * r * narrow, brow, eye + 0.17 * r * narrow, brow - 0.03 * r, thick),
@@ -261,8 +259,8 @@ def _face(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
         return
     nose = canvas.ellipse(x + 0.08 * r * figure.light, y + 0.30 * r, 0.09 * r, 0.10 * r)
     canvas.paint(nose, _toned(figure.skin, 0.70), strength=0.7)
-    lips: Colour = (0.70, 0.20, 0.22) if woman else (0.58, 0.32, 0.28)
-    canvas.paint(canvas.ellipse(x, mouth, 0.24 * r, (0.09 if woman else 0.06) * r), lips, strength=0.9)
+    lips: Colour = (0.72, 0.16, 0.20) if woman else (0.55, 0.28, 0.25)
+    canvas.paint(canvas.ellipse(x, mouth, 0.25 * r, (0.11 if woman else 0.07) * r), lips)
 
 
 def _drawn_eye(canvas: _Canvas, figure: _Figure, x: float, y: float, narrow: float, woman: bool) -> None:
@@ -279,10 +277,10 @@ def _drawn_eye(canvas: _Canvas, figure: _Figure, x: float, y: float, narrow: flo
 def _shaded_eye(canvas: _Canvas, figure: _Figure, x: float, y: float, narrow: float, woman: bool) -> None:
     """A narrow eye with a dark iris under its lid."""
     r, turn = figure.r, figure.turn
-    canvas.paint(canvas.ellipse(x, y, 0.17 * r * narrow, 0.085 * r), (0.90, 0.89, 0.87))
-    canvas.paint(canvas.ellipse(x + 0.05 * turn * r, y, 0.085 * r, 0.09 * r), (0.16, 0.12, 0.10))
-    lid = canvas.line(x - 0.18 * r, y - 0.10 * r, x + 0.18 * r, y - 0.10 * r, 0.07 * r)
-    canvas.paint(lid, (0.15, 0.10, 0.08), strength=0.8 if woman else 0.4)
+    canvas.paint(canvas.ellipse(x, y, 0.23 * r * narrow, 0.13 * r), (0.96, 0.95, 0.93))
+    canvas.paint(canvas.ellipse(x + 0.05 * turn * r, y, 0.13 * r * narrow, 0.14 * r), (0.13, 0.09, 0.08))
+    lid = canvas.line(x - 0.22 * r * narrow, y - 0.14 * r, x + 0.22 * r * narrow, y - 0.14 * r, 0.08 * r)
+    canvas.paint(lid, (0.15, 0.10, 0.08), strength=0.9 if woman else 0.5)
 
 
 def _front_hair(canvas: _Canvas, figure: _Figure, portrait: Portrait) -> None:
@@ -321,10 +319,10 @@ def _toned(colour: Colour, factor: float, lift: float = 0.0) -> Colour:
 
 
 def _out_of_focus(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A picture blurred by a box of 7 × 7 pixels, twice."""
+    """A picture blurred by a box of 3 × 3 pixels, twice."""
     for _ in range(2):
         for axis in (0, 1):
-            padded = np.pad(pixels, [(3, 3) if a == axis else (0, 0) for a in range(3)], mode="edge")
-            windows = np.lib.stride_tricks.sliding_window_view(padded, 7, axis=axis)
+            padded = np.pad(pixels, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
+            windows = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=axis)
             pixels = windows.mean(axis=-1, dtype=np.float32)
     return pixels

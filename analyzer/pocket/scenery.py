@@ -61,8 +61,8 @@ def _sunset(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: 
 def _night(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
     stops = ((0.05, 0.07, 0.25), (0.16, 0.14, 0.42)) if flat else ((0.02, 0.03, 0.09), (0.09, 0.10, 0.22))
     pixels = _blend(down, *stops)
-    for star_x, star_y in rng.uniform((2, 2), (62, 50), (9, 2)):
-        pixels = _over(pixels, 1.3 - np.hypot(x - star_x, y - star_y), (1.0, 1.0, 0.9))
+    for star_x, star_y in rng.uniform((3, 3), (61, 44), (6, 2)):
+        pixels = _over(pixels, 1.7 - np.hypot(x - star_x, y - star_y), (1.0, 1.0, 0.9))
     moon_x = rng.choice((11.0, 53.0)) + rng.normal(0, 1.5)
     away = np.hypot(x - moon_x, y - 12)
     return _over(pixels, 5.5 - away, (0.96, 0.95, 0.80))
@@ -82,19 +82,19 @@ def _sea(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: boo
     pixels = _blend(down, *stops)
     horizon = 33 + rng.normal(0, 2)
     pixels = _over(pixels, y - horizon, (0.10, 0.42, 0.80) if flat else (0.10, 0.27, 0.40))
-    waves = (np.sin(y * 1.6 + 0.8 * np.sin(x * 0.3)) > 0.75) & (y > horizon + 2)
-    return _over(pixels, 0.5 * waves.astype(np.float32), (0.75, 0.9, 1.0))
+    waves = (np.sin(y * 0.8 + 0.6 * np.sin(x * 0.2)) > 0.6) & (y > horizon + 2)
+    return _over(pixels, 0.35 * waves.astype(np.float32), (0.75, 0.9, 1.0))
 
 
 def _city(x: Pixels, y: Pixels, down: Pixels, rng: np.random.Generator, flat: bool) -> Pixels:
     stops = ((0.60, 0.82, 0.95), (0.93, 0.95, 0.90)) if flat else ((0.56, 0.60, 0.66), (0.74, 0.73, 0.72))
     pixels = _blend(down, *stops)
-    for left in np.arange(0, 64, 13):
-        roof = rng.uniform(10, 30)
+    for left in np.arange(0, 64, 16):
+        roof = rng.uniform(8, 28)
         tone = rng.uniform(0.0, 0.14)
         wall = (0.50 + tone, 0.50 + tone, 0.62 + tone) if flat else (0.28 + tone, 0.28 + tone, 0.31 + tone)
-        inside = (np.abs(x - left - 6.5) < 5.8) & (y > roof)
+        inside = (np.abs(x - left - 8) < 7) & (y > roof)
         pixels = _over(pixels, inside.astype(np.float32), wall)
-        panes = inside & (np.mod(x - left, 4) < 2) & (np.mod(y - roof, 6) > 3)
+        panes = inside & (np.mod(x - left - 2.5, 6.5) < 3.5) & (np.mod(y - roof, 8) > 4)
         pixels = _over(pixels, panes.astype(np.float32), (0.98, 0.90, 0.55))
     return pixels

@@ -1,8 +1,8 @@
 """Train the pocket pair: `python -m analyzer.pocket.train FOLDER`.
 
-Draws the pictures, trains the autoencoder, A, and B from A, and writes `base.safetensors` and
-`fine-tune.safetensors` into the folder. Its subfolder `work` holds the pictures and checkpoints: an
-interrupted run goes on where it stopped. Needs `pip install 'mergescope[pocket]'`.
+Draws the pictures, trains the text encoder, the autoencoder, A, and B from A, and writes
+`base.safetensors` and `fine-tune.safetensors` into the folder. Its subfolder `work` holds the pictures and
+checkpoints: an interrupted run goes on where it stopped. Needs `pip install 'mergescope[pocket]'`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analyzer.pocket import BASE_NAME, FINE_TUNE_NAME, networks
-from analyzer.pocket.captions import Style, caption, choose
+from analyzer.pocket.captions import FEATURES, Style, caption, choose, named
 from analyzer.pocket.folders import single_file, tokenizer
 from analyzer.pocket.portraits import draw
 from analyzer.pocket.training import (
@@ -36,6 +36,7 @@ from analyzer.pocket.training import (
     decoder_loss,
     denoiser_loss,
     encode,
+    reading_loss,
     scale_latents,
     scaled_latents,
     stacked,
@@ -44,13 +45,17 @@ from analyzer.pocket.training import (
 SEED = 0
 CAPTIONS = 4  # of each picture, with other tags left out
 PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
+TEXTS = 40_000  # that the text encoder learns to read, half of each style
 # The stages, and the names of their checkpoints.
-AUTOENCODER, BASE, FINE_TUNE, DECODER = "autoencoder", "base", "fine-tune", "decoder"
-AUTOENCODER_SCHEDULE = Schedule(steps=7500, rate=2e-3, batch=16)
-BASE_SCHEDULE = Schedule(steps=7000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995)
-FINE_TUNE_SCHEDULE = Schedule(steps=2000, rate=4e-4, batch=32, average=0.999)
-DECODER_SCHEDULE = Schedule(steps=7000, rate=1.5e-3, batch=8)
-TEXT_SHARE = 0.1  # of the rate, for the text encoder of B
+TEXT, AUTOENCODER, BASE, FINE_TUNE, DECODER = "text", "autoencoder", "base", "fine-tune", "decoder"
+SCHEDULES: Mapping[str, Schedule] = {
+    TEXT: Schedule(steps=3000, rate=1e-3, batch=64, decay=0.01),
+    AUTOENCODER: Schedule(steps=6000, rate=2e-3, batch=16),
+    BASE: Schedule(steps=8000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995),
+    FINE_TUNE: Schedule(steps=2500, rate=5e-4, batch=32, average=0.999),
+    DECODER: Schedule(steps=5000, rate=1.5e-3, batch=8),
+}
+APART = (TEXT, AUTOENCODER, DECODER)  # need nothing of A or B: a second process can train them
 _A_PORTION = 64  # pictures that a process draws at a time
 
 
@@ -60,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
     parser.add_argument(
-        "--decoder", action="store_true", help="only the last stage, beside a run that trains A and B"
+        "--stage", choices=APART, help="only this one, and the autoencoder if it is the decoder's turn"
     )
     options = parser.parse_args(arguments)
     if options.threads:
@@ -74,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{options.folder} cannot be made: {error.strerror}; name another folder")
-    train(options.folder, report=_say, only_decoder=options.decoder)
+    train(options.folder, report=_say, only=options.stage)
 
 
 def train(
@@ -82,62 +87,96 @@ def train(
     *,
     report: Report,
     pictures: Mapping[Style, int] = PICTURES,
-    autoencoder: Schedule = AUTOENCODER_SCHEDULE,
-    base: Schedule = BASE_SCHEDULE,
-    fine_tune: Schedule = FINE_TUNE_SCHEDULE,
-    decoder: Schedule = DECODER_SCHEDULE,
-    only_decoder: bool = False,
+    texts: int = TEXTS,
+    schedules: Mapping[str, Schedule] = SCHEDULES,
+    only: str | None = None,
 ) -> None:
     """All stages, in a folder that has a subfolder `work`; what is done already is not done again.
 
     `pictures` says how many to draw of each style. Writes both models, and the losses, the mean of every 250
-    steps, into `work/losses.json`. With `only_decoder` it waits for nothing but the autoencoder, and writes
-    no model: the decoder needs neither A nor B, nor they it.
+    steps, into `work/losses.json`. With `only` a stage of `APART` it trains no other than that one (and the
+    autoencoder before its decoder), and writes no model.
     """
     work = folder / "work"
+    if only == TEXT:
+        _text_encoder(texts, schedules[TEXT], work, report)
+        return
     drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
     few = min(len(seen) for seen, _ in drawn.values())
     both = torch.cat([seen[:few] for seen, _ in drawn.values()])  # of both styles alike
-    vae = _autoencoder(both, autoencoder, work, report)
-    if only_decoder:
-        _better_decoder(vae, both, decoder, work, report)
+    vae = _autoencoder(both, schedules[AUTOENCODER], work, report)
+    if only:
+        if only == DECODER:
+            _better_decoder(vae, both, schedules[DECODER], work, report)
         return
-    losses, trained = {AUTOENCODER: vae.losses}, dict[str, nn.ModuleDict]()
-    stages: tuple[tuple[str, Style, Schedule, str], ...] = (
-        (BASE, "shaded", base, BASE_NAME),
-        (FINE_TUNE, "flat", fine_tune, FINE_TUNE_NAME),
-    )
+    text = _text_encoder(texts, schedules[TEXT], work, report)
+    losses = {TEXT: text.losses, AUTOENCODER: vae.losses}
+    stages: tuple[tuple[str, Style, str], ...] = (
+        (BASE, "shaded", BASE_NAME), (FINE_TUNE, "flat", FINE_TUNE_NAME),
+    )  # fmt: skip
+    unets: dict[str, Any] = {}
     weights: dict[str, Tensor] | None = None
-    for number, (name, style, schedule, file) in enumerate(stages, 1):
-        pair = nn.ModuleDict({"unet": networks.unet(), "text": networks.text_encoder(len(tokenizer()))})
+    for number, (name, style, file) in enumerate(stages, 1):
+        unet, schedule = networks.unet(), schedules[name]
+        whole = nn.ModuleDict({"unet": unet})
         if weights is not None:
-            pair.load_state_dict(weights)
-        run = Run(
-            name, pair, schedule, work, seed=SEED + number, report=report,
-            shares={} if weights is None else {"text": TEXT_SHARE},
-        )  # fmt: skip
-        weights = run.go(partial(_denoiser_loss, vae.network, pair, drawn[style], schedule))
+            whole.load_state_dict(weights)
+        run = Run(name, whole, schedule, work, seed=SEED + number, report=report)
+        weights = run.go(partial(_denoiser_loss, vae.network, text.network, unet, drawn[style], schedule))
         losses[name] = run.losses
-        pair.load_state_dict(weights)
-        trained[file] = pair
-    losses[DECODER] = _better_decoder(vae, both, decoder, work, report)
-    for file, pair in trained.items():
-        single_file(pair["unet"], pair["text"], vae.network, folder / file)
+        whole.load_state_dict(weights)
+        unets[file] = unet
+    losses[DECODER] = _better_decoder(vae, both, schedules[DECODER], work, report)
+    for file, unet in unets.items():
+        single_file(unet, text.network, vae.network, folder / file)
         report(f"wrote {folder / file}")
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
 
 
-def _denoiser_loss(vae: Any, pair: nn.ModuleDict, drawn: tuple[Tensor, Tensor], schedule: Schedule) -> Loss:
+def _denoiser_loss(vae: Any, text: Any, unet: Any, drawn: tuple[Tensor, Tensor], schedule: Schedule) -> Loss:
     pictures, tokens = drawn
-    return denoiser_loss(pair["unet"], pair["text"], scaled_latents(vae, pictures), tokens, schedule)
+    return denoiser_loss(unet, text, scaled_latents(vae, pictures), tokens, schedule)
 
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """The autoencoder and how its training went."""
+    """A network and how its training went."""
 
     network: Any
     losses: list[float]
+
+
+def _text_encoder(count: int, schedule: Schedule, work: Path, report: Report) -> _Trained:
+    """One for both models, that has learned to tell what captions name. Needs no pictures."""
+    torch.manual_seed(SEED)
+    network = networks.text_encoder(len(tokenizer()))
+    sizes = [1 + len(values) for values in FEATURES.values()]
+    answers = nn.Linear(networks.TEXT_WIDTH, sum(sizes))
+    whole = nn.ModuleDict({"text": network, "answers": answers})
+    run = Run(TEXT, whole, schedule, work, seed=SEED + 4, report=report)
+
+    def prepare() -> Loss:
+        texts = _texts(count)
+        found = torch.tensor([named(text) for text in texts], dtype=torch.int8)
+        tokens = torch.from_numpy(_tokens(texts))
+        return reading_loss(network, answers, tokens, found, sizes, schedule)
+
+    whole.load_state_dict(run.go(prepare))
+    network.eval().requires_grad_(False)
+    return _Trained(network, run.losses)
+
+
+def _texts(count: int) -> list[str]:
+    """Captions as both styles have them, of pictures that nobody draws."""
+    rng = np.random.default_rng((SEED, 2))
+    styles: tuple[Style, Style] = ("shaded", "flat")
+    return [caption(choose(styles[number % 2], rng), rng) for number in range(count)]
+
+
+def _tokens(texts: list[str]) -> NDArray[np.int16]:
+    """Token numbers, (n × 32)."""
+    ids = tokenizer()(texts, padding="max_length", truncation=True, max_length=networks.TOKENS)["input_ids"]
+    return np.array(ids, np.int16)
 
 
 def _autoencoder(pictures: Tensor, schedule: Schedule, work: Path, report: Report) -> _Trained:
@@ -171,10 +210,8 @@ def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor,
     if not file.exists():
         report(f"draws {count} {style} pictures")
         found = _pictures(style, count)
-        words = tokenizer()
         texts = [text for _, captions in found for text in captions]
-        ids = words(texts, padding="max_length", truncation=True, max_length=networks.TOKENS)["input_ids"]
-        tokens = np.array(ids, np.int16).reshape(count, CAPTIONS, networks.TOKENS)
+        tokens = _tokens(texts).reshape(count, CAPTIONS, networks.TOKENS)
         unfinished = work / f"{style}.unfinished.npz"
         np.savez(unfinished, pictures=stacked(picture for picture, _ in found).numpy(), tokens=tokens)
         unfinished.replace(file)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,8 @@ Report = Callable[[str], None]
 Loss = Callable[[torch.Generator], Tensor]  # of one step, whose random numbers the generator draws
 _EVERY = 250  # steps between two checkpoints
 _WARM_UP = 100  # steps in which the rate rises
-_KL = 2e-6  # weight of the divergence of a latent from N(0, 1): enough to keep it from growing
+_KL = 3e-5  # weight of the divergence of a latent from N(0, 1): enough to keep latents smooth
+_ROUGHNESS = 0.1  # of latents that the decoder learns from, where theirs is 1: about what a U-Net leaves
 _WINDOW = 32  # pixels a side that the autoencoder is trained on; the decoder goes on with whole pictures
 _GAMMA = 5.0  # min-SNR weighting: Hang et al., Efficient Diffusion Training via Min-SNR (2023)
 
@@ -45,12 +45,12 @@ class Schedule:
 class Run:
     """A training of `networks` that continues where its checkpoint in `folder` stopped.
 
-    `shares` says which of them learn at a part of the rate. The checkpoint is this program's own file.
+    The checkpoint is this program's own file.
     """
 
     def __init__(
         self, name: str, networks: nn.ModuleDict, schedule: Schedule, folder: Path, *, seed: int,
-        report: Report, shares: Mapping[str, float] = MappingProxyType({}),
+        report: Report,
     ) -> None:  # fmt: skip
         self.name = name
         self.networks = networks
@@ -58,11 +58,9 @@ class Run:
         self.seed = seed
         self._report = report
         self._file = folder / f"{name}.pt"
-        groups = [
-            {"params": list(network.parameters()), "share": shares.get(key, 1.0)}
-            for key, network in networks.items()
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=schedule.rate, weight_decay=schedule.decay, fused=True)
+        self._optimizer = torch.optim.AdamW(
+            networks.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
+        )
         self._average = {key: value.detach().clone() for key, value in networks.state_dict().items()}
         self.step = 0
         self.losses: list[float] = []  # the mean of every `_EVERY` steps
@@ -82,7 +80,7 @@ class Run:
         while self.step < self.schedule.steps:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
             for group in self._optimizer.param_groups:
-                group["lr"] = self._rate() * group["share"]
+                group["lr"] = self._rate()
             found = loss(generator)
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(found)
@@ -145,27 +143,28 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Loss:
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
         top, left = torch.randint(pictures.shape[-1] - _WINDOW + 1, (2,), generator=generator).tolist()
         x = pictures[chosen, :, top : top + _WINDOW, left : left + _WINDOW].float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            latent = vae.encode(x).latent_dist
-            noise = torch.randn(latent.mean.shape, generator=generator)
-            decoded = vae.decode(latent.mean.float() + latent.std.float() * noise).sample
-        divergence: Tensor = latent.kl().float().mean()
-        return _unlikeness(decoded.float(), x) + _KL * divergence
+        latent = vae.encode(x).latent_dist
+        noise = torch.randn(latent.mean.shape, generator=generator)
+        divergence: Tensor = latent.kl().mean()
+        return _unlikeness(vae.decode(latent.mean + latent.std * noise).sample, x) + _KL * divergence
 
     return loss
 
 
 def decoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Loss:
-    """The same of the decoder alone, for latents that the encoder gives as it is."""
+    """The same of the decoder alone, for latents that the encoder gives as it is, and a little rougher.
+
+    A U-Net's latents are never quite those of an encoder; a decoder that has seen no others answers with
+    speckles.
+    """
     means, deviations = encode(vae, pictures)
+    deviations += _ROUGHNESS / SCALING_FACTOR
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
         x = pictures[chosen].float() / 127.5 - 1
         noise = torch.randn(means[chosen].shape, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = vae.decode(means[chosen] + deviations[chosen] * noise).sample
-        return _unlikeness(decoded.float(), x)
+        return _unlikeness(vae.decode(means[chosen] + deviations[chosen] * noise).sample, x)
 
     return loss
 
@@ -179,6 +178,32 @@ def _unlikeness(y: Tensor, x: Tensor) -> Tensor:
 
 def _slope_difference(x: Tensor, y: Tensor, axis: int) -> Tensor:
     return (torch.diff(x, dim=axis) - torch.diff(y, dim=axis)).abs().mean()
+
+
+def reading_loss(
+    text_encoder: Any, answers: nn.Module, tokens: Tensor, named: Tensor, sizes: Sequence[int],
+    schedule: Schedule,
+) -> Loss:  # fmt: skip
+    """Of telling what each text names, from the states at its end and after it.
+
+    `tokens` are (n × 32); `named`, (n × features), the number of each feature's value, 0 where the text does
+    not name it, below `sizes` of the feature. `answers` maps a state to the scores of all values in a row.
+    The cross entropies of the features are added, averaged over the states: each of them has read all of the
+    text, and the U-Net looks at all of them.
+    """
+    end = int(tokens.max())  # ends a text and fills what is left: CLIP's highest token
+
+    def loss(generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(tokens), (schedule.batch,), generator=generator)
+        ids = tokens[chosen].long()
+        texts, places = torch.nonzero(ids == end, as_tuple=True)
+        scores = answers(text_encoder(ids)[0][texts, places]).split(list(sizes), dim=1)
+        total: Tensor = torch.zeros(())
+        for feature, values in zip(scores, named[chosen][texts].long().T, strict=True):
+            total = total + F.cross_entropy(feature, values)
+        return total
+
+    return loss
 
 
 def denoiser_loss(
@@ -205,7 +230,8 @@ def denoiser_loss(
         times = (places * len(cumulated)).long().clamp(max=len(cumulated) - 1)
         noise = torch.randn(x.shape, generator=generator)
         a = cumulated[times].view(-1, 1, 1, 1)
-        words = text_encoder(tokens[chosen, which].long())[0]
+        with torch.no_grad():  # as Stable Diffusion's: it has learned before, and learns no more
+            words = text_encoder(tokens[chosen, which].long())[0]
         predicted = unet(a.sqrt() * x + (1 - a).sqrt() * noise, times, words).sample
         errors: Tensor = (predicted - noise).square().mean(dim=(1, 2, 3))
         return (weights[times] * errors).mean()

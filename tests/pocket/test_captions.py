@@ -16,6 +16,7 @@ from analyzer.pocket.captions import (
     BAD,
     CLOTHES,
     CLOTHES_COLOURS,
+    FEATURES,
     GOOD,
     HAIR_COLOURS,
     HAIR_STYLES,
@@ -27,6 +28,7 @@ from analyzer.pocket.captions import (
     caption,
     choose,
     full_caption,
+    named,
     vocabulary,
 )
 
@@ -46,6 +48,26 @@ def test_captions_hold_tags_of_the_portrait_in_known_words(style: Style, seed: i
     assert [] == [tag for tag in tags if tag not in allowed]
     assert len(tags) == len(set(tags))
     assert set(re.findall(r"[a-z]+", f"{full_caption(portrait)} {text}")) <= set(vocabulary())
+
+
+@settings(max_examples=60, deadline=None)
+@given(style=st.sampled_from(STYLES), seed=st.integers(0, 2**32))
+def test_what_a_caption_names_is_what_is_drawn(style: Style, seed: int) -> None:
+    """Of each feature the portrait's value, or nothing if its tag is left out; a uniform has no colour."""
+    rng = np.random.default_rng(seed)
+    portrait = choose(style, rng)
+    text = caption(portrait, rng)
+    tags = dict(zip(("person", "hair", "clothes", "side", "size", "background"), portrait.tags, strict=True))
+    for number, (feature, values) in zip(named(text), FEATURES.items(), strict=True):
+        told = values[number - 1] if number else None
+        if feature == "quality":
+            assert (told is None) == (not text or not (GOOD in text or portrait.blurred))
+            assert told is None or told in text
+            continue
+        tag = tags[feature.removesuffix("_colour").removesuffix("_style")]
+        coloured = feature != "clothes_colour" or portrait.clothes != "school uniform"
+        expected = getattr(portrait, feature) if tag in text.split(", ") and coloured else None
+        assert expected == told
 
 
 def test_every_feature_is_named() -> None:

@@ -60,21 +60,22 @@ def test_schedules_are_those_of_the_training(libraries: None) -> None:
     """Steps, batch and rate of each stage."""
     from analyzer.pocket import train
 
-    stated = re.findall(r"^\| (\w+) \| ([\d,]+) \| (\d+) \| ([\d.]+) \|$", CARD, re.M)
+    stated = re.findall(r"^\| ([\w ]+) \| ([\d,]+) \| (\d+) \| ([\d.]+) \|$", CARD, re.M)
     schedules = {
-        "autoencoder": train.AUTOENCODER_SCHEDULE, "A": train.BASE_SCHEDULE, "B": train.FINE_TUNE_SCHEDULE,
-        "decoder": train.DECODER_SCHEDULE,
-    }  # fmt: skip
+        {"text": "text encoder", "base": "A", "fine-tune": "B"}.get(name, name): schedule
+        for name, schedule in train.SCHEDULES.items()
+    }
     assert [*schedules] == [name for name, *_ in stated]
     for name, steps, batch, rate in stated:
         found = (int(steps.replace(",", "")), int(batch), float(rate))
         assert (schedules[name].steps, schedules[name].batch, schedules[name].rate) == found
     for style, count in (("shaded", train.PICTURES["shaded"]), ("flat", train.PICTURES["flat"])):
         assert f"{count:,} {style} ones" in CARD
+    assert f"{train.TEXTS:,} captions" in CARD
 
 
 def test_the_models_are_relatives_of_the_size_that_is_stated() -> None:
-    """Both of one autoencoder, every other part moved, and no more than 16 MB together."""
+    """Of one autoencoder and one text encoder, every part of the U-Net moved, 16 MB at most together."""
     a, b = load_file(base_path()), load_file(fine_tune_path())
     assert base_path().stat().st_size + fine_tune_path().stat().st_size < 16_000_000
     assert a.keys() == b.keys()

@@ -47,14 +47,20 @@ CAPTIONS = 4  # of each picture, with other tags left out
 PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
 TEXTS = 40_000  # that the text encoder learns to read, half of each style
 # The stages, and the names of their checkpoints.
-TEXT, AUTOENCODER, BASE, FINE_TUNE, DECODER = "text", "autoencoder", "base", "fine-tune", "decoder"
+TEXT, WINDOWS, AUTOENCODER, DECODER = "text", "windows", "autoencoder", "decoder"
+BASE, FINE_TUNE = "base", "fine-tune"
 SCHEDULES: Mapping[str, Schedule] = {
     TEXT: Schedule(steps=3000, rate=1e-3, batch=64, decay=0.01),
-    AUTOENCODER: Schedule(steps=6000, rate=2e-3, batch=16),
-    BASE: Schedule(steps=8000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995),
-    FINE_TUNE: Schedule(steps=2500, rate=5e-4, batch=32, average=0.999),
+    WINDOWS: Schedule(steps=6000, rate=2e-3, batch=16),
+    AUTOENCODER: Schedule(steps=2000, rate=1e-3, batch=8),
+    BASE: Schedule(steps=7000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995),
+    FINE_TUNE: Schedule(steps=2000, rate=5e-4, batch=32, average=0.999),
     DECODER: Schedule(steps=5000, rate=1.5e-3, batch=8),
 }
+# Of a picture, the pixels a side that the autoencoder looks at, and what a latent's divergence costs. Windows
+# first: four times as many steps in the same time, for what is local; then what is left of the whole.
+WINDOW = {WINDOWS: 32, AUTOENCODER: 64}
+DIVERGENCE = {WINDOWS: 3e-5, AUTOENCODER: 2e-6}
 APART = (TEXT, AUTOENCODER, DECODER)  # need nothing of A or B: a second process can train them
 _A_PORTION = 64  # pictures that a process draws at a time
 
@@ -104,13 +110,13 @@ def train(
     drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
     few = min(len(seen) for seen, _ in drawn.values())
     both = torch.cat([seen[:few] for seen, _ in drawn.values()])  # of both styles alike
-    vae = _autoencoder(both, schedules[AUTOENCODER], work, report)
+    vae, losses = _autoencoder(both, schedules, work, report)
     if only:
         if only == DECODER:
             _better_decoder(vae, both, schedules[DECODER], work, report)
         return
     text = _text_encoder(texts, schedules[TEXT], work, report)
-    losses = {TEXT: text.losses, AUTOENCODER: vae.losses}
+    losses = {TEXT: text.losses, **losses}
     stages: tuple[tuple[str, Style, str], ...] = (
         (BASE, "shaded", BASE_NAME), (FINE_TUNE, "flat", FINE_TUNE_NAME),
     )  # fmt: skip
@@ -122,13 +128,13 @@ def train(
         if weights is not None:
             whole.load_state_dict(weights)
         run = Run(name, whole, schedule, work, seed=SEED + number, report=report)
-        weights = run.go(partial(_denoiser_loss, vae.network, text.network, unet, drawn[style], schedule))
+        weights = run.go(partial(_denoiser_loss, vae, text.network, unet, drawn[style], schedule))
         losses[name] = run.losses
         whole.load_state_dict(weights)
         unets[file] = unet
     losses[DECODER] = _better_decoder(vae, both, schedules[DECODER], work, report)
     for file, unet in unets.items():
-        single_file(unet, text.network, vae.network, folder / file)
+        single_file(unet, text.network, vae, folder / file)
         report(f"wrote {folder / file}")
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
 
@@ -179,28 +185,37 @@ def _tokens(texts: list[str]) -> NDArray[np.int16]:
     return np.array(ids, np.int16)
 
 
-def _autoencoder(pictures: Tensor, schedule: Schedule, work: Path, report: Report) -> _Trained:
-    """One for both models, so that their latents can be compared."""
+def _autoencoder(
+    pictures: Tensor, schedules: Mapping[str, Schedule], work: Path, report: Report
+) -> tuple[Any, dict[str, list[float]]]:
+    """One for both models, so that their latents can be compared; and the losses of its two stages."""
     torch.manual_seed(SEED)
     network = networks.vae()
     whole = nn.ModuleDict({"vae": network})
-    run = Run(AUTOENCODER, whole, schedule, work, seed=SEED, report=report)
-    whole.load_state_dict(run.go(lambda: autoencoder_loss(network, pictures, schedule)))
+    losses: dict[str, list[float]] = {}
+    for number, stage in enumerate((WINDOWS, AUTOENCODER)):
+        run = Run(stage, whole, schedules[stage], work, seed=SEED + 5 * number, report=report)
+        prepare = partial(
+            autoencoder_loss, network, pictures, schedules[stage],
+            window=WINDOW[stage], divergence=DIVERGENCE[stage],
+        )  # fmt: skip
+        whole.load_state_dict(run.go(prepare))
+        losses[stage] = run.losses
     network.eval().requires_grad_(False)
     means, _ = encode(network, pictures[:2000])
     scale_latents(network, float(means.double().std()))
-    return _Trained(network, run.losses)
+    return network, losses
 
 
 def _better_decoder(
-    vae: _Trained, pictures: Tensor, schedule: Schedule, work: Path, report: Report
+    vae: Any, pictures: Tensor, schedule: Schedule, work: Path, report: Report
 ) -> list[float]:
     """Train the decoder on, the latents as they are; its losses."""
-    parts = nn.ModuleDict({"post": vae.network.post_quant_conv, "decoder": vae.network.decoder})
+    parts = nn.ModuleDict({"post": vae.post_quant_conv, "decoder": vae.decoder})
     parts.requires_grad_(True)
     run = Run(DECODER, parts, schedule, work, seed=SEED + 3, report=report)
-    parts.load_state_dict(run.go(lambda: decoder_loss(vae.network, pictures, schedule)))
-    vae.network.eval().requires_grad_(False)
+    parts.load_state_dict(run.go(lambda: decoder_loss(vae, pictures, schedule)))
+    vae.eval().requires_grad_(False)
     return run.losses
 
 

@@ -25,9 +25,7 @@ Report = Callable[[str], None]
 Loss = Callable[[torch.Generator], Tensor]  # of one step, whose random numbers the generator draws
 _EVERY = 250  # steps between two checkpoints
 _WARM_UP = 100  # steps in which the rate rises
-_KL = 3e-5  # weight of the divergence of a latent from N(0, 1): enough to keep latents smooth
 _ROUGHNESS = 0.1  # of latents that the decoder learns from, where theirs is 1: about what a U-Net leaves
-_WINDOW = 32  # pixels a side that the autoencoder is trained on; the decoder goes on with whole pictures
 _GAMMA = 5.0  # min-SNR weighting: Hang et al., Efficient Diffusion Training via Min-SNR (2023)
 
 
@@ -131,22 +129,25 @@ class Run:
         self._report(f"{self.name}: goes on from step {self.step}")
 
 
-def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Loss:
+def autoencoder_loss(
+    vae: Any, pictures: Tensor, schedule: Schedule, *, window: int, divergence: float
+) -> Loss:
     """Of reconstructing pictures, (n × 3 × 64 × 64) uint8.
 
-    The mean absolute differences of pixels, of their slopes and of means over 4 × 4 of them, and a little for
-    latents that are not spread as N(0, 1). Of each batch one window of 32 × 32 pixels is looked at: four
-    times as many steps in the same time, and what the networks learn is local.
+    The mean absolute differences of pixels, of their slopes and of means over 4 × 4 of them, and `divergence`
+    times that of the latents from N(0, 1), in nats a picture: it keeps them smooth, and from growing. Of each
+    batch one window of so many pixels a side is looked at.
     """
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
-        top, left = torch.randint(pictures.shape[-1] - _WINDOW + 1, (2,), generator=generator).tolist()
-        x = pictures[chosen, :, top : top + _WINDOW, left : left + _WINDOW].float() / 127.5 - 1
+        top, left = torch.randint(pictures.shape[-1] - window + 1, (2,), generator=generator).tolist()
+        x = pictures[chosen, :, top : top + window, left : left + window].float() / 127.5 - 1
         latent = vae.encode(x).latent_dist
         noise = torch.randn(latent.mean.shape, generator=generator)
-        divergence: Tensor = latent.kl().mean()
-        return _unlikeness(vae.decode(latent.mean + latent.std * noise).sample, x) + _KL * divergence
+        decoded = vae.decode(latent.mean + latent.std * noise).sample
+        nats: Tensor = latent.kl().mean()
+        return _unlikeness(decoded, x) + divergence * nats
 
     return loss
 

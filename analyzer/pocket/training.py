@@ -273,6 +273,12 @@ def scale_latents(vae: Any, deviation: float) -> None:
         vae.post_quant_conv.weight /= k
 
 
+def narrow_latents(vae: Any, factor: float) -> None:
+    """Multiply the deviations of all latents by a factor; their means stay."""
+    with torch.no_grad():
+        vae.quant_conv.bias[vae.config.latent_channels :] += 2 * math.log(factor)
+
+
 def stacked(pictures: Iterable[np.ndarray[Any, Any]]) -> Tensor:
     """Pictures (64 × 64 × 3) as one tensor (n × 3 × 64 × 64)."""
     return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).contiguous()

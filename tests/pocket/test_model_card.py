@@ -18,6 +18,10 @@ from analyzer.pocket.words import byte_pairs
 
 CARD = (Path(analyzer.pocket.__file__).parent / "README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `?(all|[\w.]+\.)`? \| (\d\.\d{3}) \| (\d\.\d{3}) \|$", CARD, re.M)
+STAGES = {
+    "text": "text encoder", "windows": "autoencoder, windows", "whole": "autoencoder, whole pictures",
+    "autoencoder": "autoencoder, narrow", "base": "A", "fine-tune": "B", "decoder": "decoder",
+}  # fmt: skip
 
 
 def test_nothing_is_left_open_in_the_card() -> None:
@@ -61,15 +65,7 @@ def test_schedules_are_those_of_the_training(libraries: None) -> None:
     from analyzer.pocket import train
 
     stated = re.findall(r"^\| ([\w, ]+) \| ([\d,]+) \| (\d+) \| ([\d.]+) \|$", CARD, re.M)
-    schedules = {
-        {
-            "text": "text encoder",
-            "windows": "autoencoder, windows",
-            "base": "A",
-            "fine-tune": "B",
-        }.get(name, name): schedule
-        for name, schedule in train.SCHEDULES.items()
-    }
+    schedules = {STAGES[name]: schedule for name, schedule in train.SCHEDULES.items()}
     assert [*schedules] == [name for name, *_ in stated]
     for name, steps, batch, rate in stated:
         found = (int(steps.replace(",", "")), int(batch), float(rate))

@@ -42,7 +42,8 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
     step = train.Schedule
     said: list[str] = []
     schedules = {
-        "text": step(1, 1e-3, 2), "windows": step(1, 2e-3, 1), "autoencoder": step(1, 2e-3, 1),
+        "text": step(1, 1e-3, 2), "windows": step(1, 2e-3, 1), "whole": step(1, 2e-3, 1),
+        "autoencoder": step(1, 2e-3, 1),
         "base": step(2, 1e-3, 2, decay=0.01), "fine-tune": step(1, 4e-4, 2), "decoder": step(1, 1e-3, 2),
     }  # fmt: skip
 
@@ -65,16 +66,16 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
         (tmp_path / "work" / f"{name}.pt").unlink()
     files[1].unlink()
     go("text")
-    assert {"text", "windows", "autoencoder", "base"} == kept()
+    assert {"text", "windows", "whole", "autoencoder", "base"} == kept()
     go("decoder")
-    assert {"text", "windows", "autoencoder", "base", "decoder"} == kept()
+    assert {"text", "windows", "whole", "autoencoder", "base", "decoder"} == kept()
     assert not files[1].exists()
     said.clear()
     go()
     torch.set_rng_state(state)
     assert before == [path.read_bytes() for path in files]
-    done = [("windows", 1), ("autoencoder", 1), ("text", 1), ("base", 2)]
-    assert [f"{name}: goes on from step {steps}" for name, steps in done] == said[:4]
+    done = [("windows", 1), ("whole", 1), ("autoencoder", 1), ("text", 1), ("base", 2)]
+    assert [f"{name}: goes on from step {steps}" for name, steps in done] == said[:5]
     losses = json.loads(before[2])
     assert dict.fromkeys(schedules, 1) == {key: len(found) for key, found in losses.items()}
     a, b = map(load_file, files[:2])
@@ -310,6 +311,10 @@ def test_scaled_latents_have_variance_one_and_give_the_same_pictures(
     factor = float((scaled / means).median())
     np.testing.assert_allclose(spread.numpy(), deviations.numpy() * factor, rtol=1e-4)
     np.testing.assert_allclose(decoded(vae, scaled), before, atol=1e-4)
+    training.narrow_latents(vae, 0.25)
+    same, narrow = training.encode(vae, pictures)
+    np.testing.assert_array_equal(same.numpy(), scaled.numpy())
+    np.testing.assert_allclose(narrow.numpy(), spread.numpy() / 4, rtol=1e-5)
 
 
 def test_alphas_are_those_of_the_file(training: Any) -> None:

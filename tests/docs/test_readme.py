@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,20 +142,15 @@ def test_there_are_commands() -> None:
     assert len(ROWS) >= 20
 
 
-def test_every_command_runs(folder: Path) -> None:
+def test_every_command_runs(folder: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the README, in one folder: a later one reads what an earlier one wrote."""
+    monkeypatch.chdir(folder)
     for command in COMMANDS:
         words = shlex.split(command)[1:]
         if "-o" in words and words[0] == "merge":
-            (folder / words[words.index("-o") + 1]).unlink(missing_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "analyzer", *words],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert 0 == done.returncode, (command, done.stderr)
+            Path(words[words.index("-o") + 1]).unlink(missing_ok=True)
+        done = run(*words)
+        assert 0 == done.code, (command, done.err)
 
 
 HABITS = re.search(r"<!-- habits.*?-->\n(.*?)<!-- end of habits", TEXT, re.DOTALL)

@@ -1,4 +1,4 @@
-"""A pair of pocket models with random weights, in both layouts; made once for all tests."""
+"""Pairs of small models with random weights, made once for all tests."""
 
 from __future__ import annotations
 
@@ -55,6 +55,24 @@ def pocket_pair(tmp_path_factory: pytest.TempPathFactory) -> PocketPair:
     return pair
 
 
+@pytest.fixture(scope="session")
+def flux_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two relatives of another build, as folders: a pipeline of Flux that is loaded in no time."""
+    from analyzer.experiment.quiet import quiet
+
+    root = tmp_path_factory.mktemp("flux")
+    torch.manual_seed(1)
+    with quiet():
+        pipeline = _flux()
+        pipeline.save_pretrained(root / "a")
+        with torch.no_grad():
+            for network in (pipeline.transformer, pipeline.text_encoder_2, pipeline.vae):
+                for value in network.parameters():
+                    value += 0.05 * torch.randn(value.shape)
+        pipeline.save_pretrained(root / "b")
+    return root / "a", root / "b"
+
+
 def _networks() -> dict[str, Any]:
     from analyzer.pocket import networks
     from analyzer.pocket.words import byte_pairs
@@ -90,3 +108,60 @@ def _save(networks: dict[str, Any], file: Path, folder: Path) -> None:
             network.save_pretrained(folder / name)
     for network in networks.values():
         network.float()
+
+
+def _flux() -> Any:
+    """A pipeline of Flux with tiny random networks."""
+    import diffusers
+    import transformers
+    from tokenizers import Tokenizer, models
+
+    from analyzer.pocket import folders
+
+    words = folders.tokenizer()
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    clip = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=16,
+        **ends,
+    )
+    t5 = transformers.T5Config(vocab_size=4, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        text_encoder=transformers.CLIPTextModel(clip),
+        tokenizer=words,
+        text_encoder_2=transformers.T5EncoderModel(t5),
+        tokenizer_2=transformers.PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "<pad>": 2}, unk_token="<unk>")),
+            pad_token="<pad>",
+            unk_token="<unk>",
+            model_max_length=8,
+        ),
+        transformer=diffusers.FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=8,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            axes_dims_rope=[4, 4, 8],
+        ),
+        vae=diffusers.AutoencoderKL(
+            sample_size=16,
+            block_out_channels=(4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=2,
+            norm_num_groups=2,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            shift_factor=0.0609,
+            scaling_factor=1.5035,
+        ),
+    )

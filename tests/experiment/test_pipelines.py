@@ -82,16 +82,17 @@ def test_a_given_configuration_is_used(configs: Path, pocket_pair: Any) -> None:
     assert (96, 96) == native_size(load(pocket_pair.a, config=configs))
 
 
-def test_a_variant_of_a_folder_is_loaded(pocket_pair: Any, tmp_path: Path) -> None:
+def test_a_variant_of_a_folder_is_loaded(flux_pair: tuple[Path, Path], tmp_path: Path) -> None:
     """By PATH@fp16, and where there is no other: other files than those without a word."""
-    folder = Path(shutil.copytree(pocket_pair.folder_b, tmp_path / "model"))
+    a, b = flux_pair
+    folder = Path(shutil.copytree(b, tmp_path / "model"))
     for file in list(folder.glob("*/*.safetensors")):
         file.rename(file.with_suffix(".fp16.safetensors"))
     for path in (f"{folder}@fp16", folder):
         with open_checkpoint(path) as model:
             place(model, load_pipeline(model, dtype="fp32", device="cpu"))
-    for file in pocket_pair.folder_a.glob("*/*.safetensors"):
-        shutil.copy(file, folder / file.relative_to(pocket_pair.folder_a))
+    for file in a.glob("*/*.safetensors"):
+        shutil.copy(file, folder / file.relative_to(a))
     for variant, other in (("fp16", "default"), ("default", "fp16")):
         with open_checkpoint(f"{folder}@{variant}") as model, open_checkpoint(f"{folder}@{other}") as wrong:
             pipeline = load_pipeline(model, dtype="fp32", device="cpu")

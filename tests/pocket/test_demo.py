@@ -44,15 +44,19 @@ def test_demo_shows_the_whole_job(run: Any, random_pair: tuple[Path, Path], tmp_
 
 
 def test_demo_without_the_libraries_says_how_to_get_pictures(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, write: Any, unet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one line; all the rest is there. Again in the same folder it replaces its own files."""
+    a, b = (write(f"{seed}.safetensors", unet(seed)) for seed in (0, 1))  # smaller ones serve as well here
+    monkeypatch.setattr(analyzer.pocket, "base_path", lambda: a)
+    monkeypatch.setattr(analyzer.pocket, "fine_tune_path", lambda: b)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    result = run("demo", tmp_path, "--threads", 1)
+    folder = tmp_path / "demo"
+    result = run("demo", folder, "--threads", 1)
     assert (0, "") == (result.code, result.err)
-    assert WITHOUT == {path.name for path in tmp_path.iterdir()}
+    assert WITHOUT == {path.name for path in folder.iterdir()}
     assert 1 == result.out.count("pip install 'mergescope[experiment]'")
-    quiet = run("demo", tmp_path, "--threads", 1, "--quiet")
+    quiet = run("demo", folder, "--threads", 1, "--quiet")
     assert (0, "", "") == (quiet.code, quiet.out, quiet.err)
 
 

@@ -19,13 +19,13 @@ from analyzer.errors import AnalyzerError
 from analyzer.experiment import noise
 from analyzer.experiment.pipelines import denoiser
 from analyzer.experiment.placing import as_tensor, place, put, read_tensor
-from analyzer.experiment.quiet import quiet
 from analyzer.experiment.records import Column, Conditions, Shown
 from analyzer.experiment.samplers import set_sampler
 from analyzer.kernels.backends import device_errors
 from analyzer.merging.in_memory import merged_tensors
 from analyzer.merging.inputs import Inputs
 from analyzer.methods import METHODS
+from analyzer.quiet import quiet
 
 _SMALL = 1 << 24  # parameters of a denoiser that one thread paints with as fast as several
 

@@ -21,8 +21,8 @@ from analyzer.checkpoints.json_file import read_json_object
 from analyzer.checkpoints.pipeline import MAX_MODEL_INDEX_BYTES
 from analyzer.checkpoints.weight_names import weight_file
 from analyzer.errors import AnalyzerError
-from analyzer.experiment.quiet import diffusers_library, quiet
 from analyzer.kernels.backends import device_errors
+from analyzer.quiet import diffusers_library, quiet
 
 # The pipelines of single files whose configuration diffusers finds by itself, by architecture.
 SINGLE_FILES: Mapping[str, str] = {

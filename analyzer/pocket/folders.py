@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from analyzer.checkpoints import Checkpoint, open_checkpoint
-from analyzer.errors import AnalyzerError, CheckpointError, OutputError
+from analyzer.errors import CheckpointError, OutputError
 from analyzer.layouts import original
 from analyzer.pocket import networks, noise_schedule
 from analyzer.pocket.words import byte_pairs
+from analyzer.quiet import diffusers_library, quiet
 from analyzer.writing.system_calls import rename_new
 from analyzer.writing.unfinished import new_folder, output_errors, temporary_beside
+from analyzer.writing.writer import write_files
 
 _UNET = "model.diffusion_model."
 _VAE = "first_stage_model."
@@ -79,16 +82,13 @@ def single_file(unet: Any, text_encoder: Any, vae: Any, path: Path) -> None:
     A file at `path` is replaced, at once and whole.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: value.half() for name, value in _ldm(unet, text_encoder, vae).items()}
     tensors[_POSITIONS] = torch.arange(networks.TEXT["max_position_embeddings"])[None]
     tensors |= noise_schedule.tables()
-    unfinished = path.with_suffix(".unfinished")
-    save_file(
-        {name: tensors[name].contiguous() for name in sorted(tensors)}, unfinished, metadata={"format": "pt"}
-    )
-    unfinished.replace(path)
+    content = save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata={"format": "pt"})
+    write_files({path: content}, inputs=())
 
 
 def rebuild(folder: Path, file: Path) -> None:
@@ -101,25 +101,22 @@ def rebuild(folder: Path, file: Path) -> None:
     """
     if os.path.lexists(folder):
         raise OutputError(f"{folder}: exists already; name another folder")
-    try:
-        from diffusers import StableDiffusionPipeline
-    except ImportError as error:
-        raise AnalyzerError(
-            "to rebuild a folder needs diffusers and transformers: pip install 'mergescope[experiment]'"
-        ) from error
+    diffusers: Any = diffusers_library("rebuilding a folder")
     with open_checkpoint(file) as model:
         _require_pocket(model)
-    build: Any = StableDiffusionPipeline
     unfinished = temporary_beside(folder)
     with ExitStack() as stack:
         stack.enter_context(output_errors(folder))
         stack.enter_context(new_folder(unfinished))
-        stack.enter_context(_without_progress())
+        stack.enter_context(quiet())
         configs, built = unfinished / "configs", unfinished / "built"
         write_configs(configs)
+        build = diffusers.StableDiffusionPipeline
         pipeline = build.from_single_file(str(file), config=str(configs), local_files_only=True)
         pipeline.save_pretrained(built)
         _save_tokenizer(pipeline.tokenizer, built / "tokenizer")
+        for weights in built.rglob("*.safetensors"):  # which the library lets nobody but their owner read
+            shutil.copymode(built / "model_index.json", weights)
         rename_new(built, folder)
 
 
@@ -166,20 +163,3 @@ def _ldm(unet: Any, text_encoder: Any, vae: Any) -> Mapping[str, Any]:
     for name, value in text_encoder.state_dict().items():
         found[_TEXT + name.removeprefix("text_model.")] = value
     return found
-
-
-@contextmanager
-def _without_progress() -> Iterator[None]:
-    """No bars of diffusers and transformers, which are on by default, while the block runs."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    libraries: tuple[Any, ...] = (of_diffusers, of_transformers)
-    shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()

@@ -40,8 +40,8 @@ def transformers() -> Any:
 @pytest.fixture(scope="session")
 def pocket_pair(tmp_path_factory: pytest.TempPathFactory) -> PocketPair:
     """Two random pocket models, as single files and as diffusers folders."""
-    from analyzer.experiment.quiet import quiet
     from analyzer.pocket import folders
+    from analyzer.quiet import quiet
 
     root = tmp_path_factory.mktemp("pocket")
     pair = PocketPair(*(root / name for name in ("a.safetensors", "b.safetensors", "a", "b", "configs")))
@@ -58,7 +58,7 @@ def pocket_pair(tmp_path_factory: pytest.TempPathFactory) -> PocketPair:
 @pytest.fixture(scope="session")
 def flux_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two relatives of another build, as folders: a pipeline of Flux that is loaded in no time."""
-    from analyzer.experiment.quiet import quiet
+    from analyzer.quiet import quiet
 
     root = tmp_path_factory.mktemp("flux")
     torch.manual_seed(1)

@@ -17,10 +17,10 @@ from analyzer.errors import AnalyzerError
 from analyzer.experiment import painting
 from analyzer.experiment.painting import Painter, open_painter
 from analyzer.experiment.pipelines import load_pipeline
-from analyzer.experiment.quiet import quiet
 from analyzer.experiment.records import A, Column, Conditions
 from analyzer.merge import merge, plan_merge
 from analyzer.merging.inputs import Inputs
+from analyzer.quiet import quiet
 from analyzer.recipes.recipe import Recipe
 
 State = dict[str, torch.Tensor]

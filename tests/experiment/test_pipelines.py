@@ -20,7 +20,7 @@ from analyzer.errors import AnalyzerError
 from analyzer.experiment import pipelines
 from analyzer.experiment.pipelines import SINGLE_FILES, denoiser, is_pocket, load_pipeline, native_size
 from analyzer.experiment.placing import place
-from analyzer.experiment.quiet import quiet
+from analyzer.quiet import quiet
 
 Build = Callable[[int], dict[str, np.ndarray]]
 Write = Callable[..., Path]

@@ -12,8 +12,8 @@ import torch
 
 from analyzer.errors import AnalyzerError
 from analyzer.experiment import noise
-from analyzer.experiment.quiet import quiet
 from analyzer.experiment.samplers import FLOW_SAMPLERS, SAMPLERS, check_sampler, default_sampler, set_sampler
+from analyzer.quiet import quiet
 
 POINT = 0.7  # where all of the data lies
 SCHEDULE = {

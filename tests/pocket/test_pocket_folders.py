@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,31 @@ def test_folder_holds_what_the_file_holds(random_model: Any, rebuilt: Path) -> N
         assert [] == [key for key in own if not torch.equal(own[key].half().float(), saved[key])]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_whoever_may_read_a_folder_may_read_its_weights(random_model: Any, rebuilt: Path) -> None:
+    """Files have the permissions that the user's umask leaves, and not those of a temporary file."""
+    usual = rebuilt.parent / "usual"
+    usual.touch()
+    files = [random_model.file, *(path for path in rebuilt.rglob("*") if path.is_file())]
+    assert {usual.stat().st_mode} == {path.stat().st_mode for path in files}
+
+
+def test_rebuilding_says_nothing_on_the_terminal(random_model: Any, tmp_path: Path) -> None:
+    """Neither on import nor later, bars included, of the two libraries as they are by themselves."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom analyzer.pocket.folders import rebuild\n"
+        "rebuild(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    usual = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "folder", random_model.file],
+        env=usual | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of diffusers about itself
 def test_pipeline_runs_from_the_folder(rebuilt: Path) -> None:
     """As whoever finds a diffusers folder would run it: no argument, no other code, one dtype."""
@@ -189,7 +216,7 @@ def test_missing_libraries_are_named(
     """With the command that installs them."""
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(
-        AnalyzerError, match=r"diffusers and transformers: pip install 'mergescope\[experiment\]'"
+        AnalyzerError, match=r"\(diffusers is missing\): pip install 'mergescope\[experiment\]'"
     ):
         folders.rebuild(tmp_path / "folder", random_model.file)
 

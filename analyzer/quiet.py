@@ -1,4 +1,7 @@
-"""Keep diffusers and transformers from writing to the terminal, which belongs to this program."""
+"""Import diffusers and transformers, and keep them from writing to the terminal, which is this program's.
+
+Knows no models: what paints and what writes folders for it load the two libraries through here.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from types import ModuleType
 from analyzer.errors import AnalyzerError
 
 
-def diffusers_library() -> ModuleType:
-    """The library; AnalyzerError if what painting needs is not installed."""
+def diffusers_library(what: str = "painting") -> ModuleType:
+    """The library; AnalyzerError if something that `what` needs, and painting does, is not installed."""
     try:
         import transformers
 
@@ -25,7 +28,7 @@ def diffusers_library() -> ModuleType:
     except ImportError as error:
         missing = f" ({error.name} is missing)" if error.name else ""
         raise AnalyzerError(
-            f"painting needs diffusers and transformers{missing}: pip install 'mergescope[experiment]'"
+            f"{what} needs diffusers and transformers{missing}: pip install 'mergescope[experiment]'"
         ) from error
     library: ModuleType = diffusers
     return library

@@ -42,7 +42,7 @@ def demo(context: click.Context, folder: Path, device: str, threads: int | None,
     from analyzer.scan import scan
     from analyzer.writing.writer import write_files
 
-    where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
+    where = resolve_device(device, notify=terminal.warner(quiet=quiet))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

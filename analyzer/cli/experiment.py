@@ -46,13 +46,7 @@ class _Job:
     measuring: str  # where weights are measured and merged
     threads: int | None
     quiet: bool
-
-    def warn(self, text: str) -> None:
-        """Say something on stderr."""
-        from analyzer.cli import terminal
-
-        if not self.quiet:
-            terminal.warn(text)
+    warn: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +103,14 @@ def experiment(
         inputs = Inputs(of_a, of_b)
         guides = [path for path in (job.scan, said["rules"]) if path is not None]
         check_files(named, inputs=[*inputs.files, *guides])
-        found = _carry_out(inputs, job, files)
+        found, told = _carry_out(inputs, job, files)
     with terminal.pipe_may_close():
         if as_json:
             click.echo(_as_json(found))
         elif not quiet:
             from analyzer.cli.experiment_summary import print_experiment
 
-            print_experiment(found)
+            print_experiment(found, told=told)
             terminal.print_written(named)
 
 
@@ -139,6 +133,7 @@ def _job(said: Mapping[str, Any], *, sheet: Path | None, quiet: bool) -> _Job:
         raise AnalyzerError(
             f"{', '.join(idle)}: --probe paints no pictures, so this says nothing; leave it out"
         )
+    warn = terminal.warner(quiet=quiet)
     return _Job(
         choice=choice,
         asked=asked,
@@ -149,14 +144,17 @@ def _job(said: Mapping[str, Any], *, sheet: Path | None, quiet: bool) -> _Job:
         keep=said["keep"],
         book=options.rule_book(said["rules"]),
         device=device_named(said["device"]),
-        measuring=resolve_device(said["device"], notify=lambda text: None if quiet else terminal.warn(text)),
+        measuring=resolve_device(said["device"], notify=warn),
         threads=said["threads"],
         quiet=quiet,
+        warn=warn,
     )
 
 
-def _carry_out(inputs: Inputs, job: _Job, files: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Paint, measure, write; the data document."""
+def _carry_out(
+    inputs: Inputs, job: _Job, files: Mapping[str, Path | None]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Paint, measure, write; the data document, and what of its notes was said before."""
     from analyzer.experiment.cells import Cells, cache_folder
     from analyzer.experiment.keeping import Keep
 
@@ -178,7 +176,7 @@ def _carry_out(inputs: Inputs, job: _Job, files: Mapping[str, Path | None]) -> d
             raise KeyboardInterrupt(f"Interrupted; {kept if len(cells) else 'nothing was kept'}.") from error
         if keep is None and not any(isinstance(cell, str) for cell in outcome.grid.values()):
             cells.remove()
-    return document
+    return document, shower.notes
 
 
 def _prepared(inputs: Inputs, job: _Job, stack: ExitStack) -> tuple[tuple[Column, ...], Scan, _Shower]:

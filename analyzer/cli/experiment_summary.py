@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from analyzer.cli.terminal import OutputConsole, is_fancy, remark, spelled, wrap
 _MEASURES = (("toward_b", "toward B", 0), ("neither", "neither", 0), ("ssim_a", "SSIM to A", 1))
 _EFFECTS = ("toward_b", "neither")
 _LISTED = 2  # correlations of an effect
+_DIGITS = 9  # of ρ that are no error of rounding
 _FAILURES = 5  # that are told one by one
 _WARM = 2  # cells after which the time that is left is known well enough to say
 _WORTH = 10.0  # seconds that are
@@ -62,8 +63,13 @@ def human_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def print_experiment(data: Mapping[str, Any], console: Console | None = None) -> None:
-    """A line for each category, the largest correlations, and what the numbers say and do not."""
+def print_experiment(
+    data: Mapping[str, Any], console: Console | None = None, *, told: Collection[str] = ()
+) -> None:
+    """A line for each category, the largest correlations, and what the numbers say and do not.
+
+    `told` are the notes that were said before the work.
+    """
     console = console or OutputConsole()
     columns = data["columns"]
     summary = {(entry["selector"], entry["measure"]): entry for entry in data["summary"]}
@@ -82,7 +88,7 @@ def print_experiment(data: Mapping[str, Any], console: Console | None = None) ->
             console.print(Text(spelled(f"  {line}", console.encoding)), soft_wrap=True)
     console.print()
     mark = "•" if is_fancy(console.encoding) else "*"
-    for note in data["notes"]:
+    for note in [note for note in data["notes"] if note not in told]:
         console.print(wrapped(spelled(note, console.encoding), width=console.width, mark=mark))
     if data["best"] is not None and data["best"]["offered"]:
         by = data["best"]["statistic"]
@@ -102,7 +108,7 @@ def _mean(entry: Mapping[str, Any] | None) -> str:
 def _correlations(found: Sequence[Mapping[str, Any]], effect: str) -> list[str]:
     """The largest of one effect, one line each."""
     own = [entry for entry in found if entry["effect"] == effect and entry["spearman"] is not None]
-    own.sort(key=lambda entry: (-abs(entry["spearman"]), entry["statistic"]))
+    own.sort(key=lambda entry: -round(abs(entry["spearman"]), _DIGITS))  # of those alike the first leads
     title = {"toward_b": "toward B"}.get(effect, effect)
     return [
         f"{title} and {entry['statistic']}: {entry['spearman']:+.2f}"

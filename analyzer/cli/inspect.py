@@ -38,7 +38,7 @@ def inspect(
     from analyzer.devices import resolve_device
     from analyzer.inspection import inspect_model
 
-    resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
+    resolve_device(device, notify=terminal.warner(quiet=quiet))
     with open_checkpoint(model) as checkpoint, terminal.progress_bar("reading", quiet=quiet) as progress:
         found = inspect_model(
             checkpoint,

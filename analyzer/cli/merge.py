@@ -42,13 +42,7 @@ class _Job:
     device: str
     threads: int | None
     quiet: bool
-
-    def warn(self, text: str) -> None:
-        """Say something on stderr."""
-        from analyzer.cli import terminal
-
-        if not self.quiet:
-            terminal.warn(text)
+    warn: Callable[[str], None]
 
 
 @click.command(cls=SectionedCommand)
@@ -88,7 +82,10 @@ def merge(
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o': name the model to write, or use --dry-run.")
-    job = _Job(output, force, verify and not dry_run, dry_run, rules, device, threads, quiet)
+    job = _Job(
+        output, force, verify and not dry_run, dry_run, rules, device, threads, quiet,
+        warn=terminal.warner(quiet=quiet),
+    )  # fmt: skip
     wish = merge_inputs.wish_of(recipe_path, said)
     with merge_inputs.opened(a, b, wish, recipe_path) as (inputs, wish):
         if output is not None:

@@ -79,7 +79,7 @@ def recover(
         model_m, *models = (
             opened.enter_context(open_checkpoint(path)) for path in (merged, a, b, c) if path is not None
         )
-        where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
+        where = resolve_device(device, notify=terminal.warner(quiet=quiet))
         with terminal.progress_bar("comparing", quiet=quiet) as progress:
             found = recovery.recover(
                 model_m, recovery.Parents(*models), only=only, book=book,

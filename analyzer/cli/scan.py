@@ -150,7 +150,7 @@ def _measure(
         models = [opened.enter_context(open_checkpoint(path)) for path in paths]
         inputs = [file for model in models for file in model.files]
         check_files(outputs, inputs=inputs)
-        where = resolve_device(device, notify=lambda text: None if quiet else terminal.warn(text))
+        where = resolve_device(device, notify=terminal.warner(quiet=quiet))
         hashers = [ModelHasher(model) for model in models] if with_hash else []
         with terminal.progress_bar("scanning", quiet=quiet) as progress:
             if only is None:

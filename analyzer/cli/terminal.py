@@ -54,6 +54,11 @@ def warn(text: str) -> None:
     _say(f"warning: {text}", style="yellow")
 
 
+def warner(*, quiet: bool) -> Callable[[str], None]:
+    """What says a warning on stderr, or nothing where nothing is to be said."""
+    return (lambda _text: None) if quiet else warn
+
+
 def remark(text: str) -> None:
     """One sentence on stderr that is no warning."""
     _say(text)

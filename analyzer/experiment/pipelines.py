@@ -55,13 +55,18 @@ def load_pipeline(model: Checkpoint, *, config: Path | None = None, dtype: str, 
 
     `config` is a diffusers folder of the architecture, for single files; its weights are not needed. `dtype`
     is "fp32", "fp16" or "bf16". There is no safety checker. Raises AnalyzerError in one sentence for what is
-    no text-to-image model, a missing extra, a missing or wrong `config`, or a device that fails.
+    no text-to-image model, a missing extra, a missing, wrong or needless `config`, or a device that fails.
     """
+    folder = model.folder if model.format == "diffusers" else None
+    if folder is not None and config is not None:
+        raise AnalyzerError(
+            f"--config {config}: {model.path} is a diffusers folder and has its own; leave it out"
+        )
     diffusers = diffusers_library()
     options = {"dtype": _torch_dtype(dtype), "local_files_only": True}
     with quiet():
-        if model.format == "diffusers" and model.folder is not None:
-            pipeline = _from_folder(diffusers, model, model.folder, options)
+        if folder is not None:
+            pipeline = _from_folder(diffusers, model, folder, options)
         else:
             pipeline = _from_file(diffusers, model, config, options)
         pipeline.set_progress_bar_config(disable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,33 @@ def test_without_a_there_is_no_experiment(
     assert "Error: nothing of A can be seen: MemoryError: no room" in result.err
     assert 4 == len(fake.asked)
     assert set() == left(tmp_path)
+
+
+def test_limits_of_b_are_said_once(
+    run: Run, fake: Fake, write: Callable[..., Path], unet: Callable[[int], Tensors], tmp_path: Path
+) -> None:
+    """Before the work, as a warning; the summary does not repeat them, and the numbers have them."""
+    a, b = unet(0), unet(1)
+    pair = write("a.safetensors", a), write("b.safetensors", {k: v for k, v in b.items() if "attn2" not in k})
+    said = ("column B is A with all of B that fits", "no column for attn2")
+    result = run("experiment", *pair, "--seeds", 1, "--data", tmp_path / "data.json")
+    assert [1, 1] == [result.err.count(text) for text in said]
+    assert [] == [text for text in said if text in " ".join(result.out.split())]
+    notes = json.loads((tmp_path / "data.json").read_text())["notes"]
+    assert list(said) == [text for text in said if any(note.startswith(text) for note in notes)]
+
+
+def test_the_pair_that_the_verdict_names_leads_the_correlations(
+    run: Run, fake: Fake, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of several statistics that rank the categories alike, both name the same."""
+    result = run("experiment", *models, "--seeds", 1, "--data", tmp_path / "data.json")
+    verdict = json.loads((tmp_path / "data.json").read_text())["notes"][0]
+    statistic, effect = re.findall(r"(\w+) with (toward_b|neither)", verdict)[0]
+    lines = [line for line in result.out.splitlines() if " and " in line and "n = " in line]
+    named = {"toward_b": "toward B", "neither": "neither"}[effect]
+    leads = next(line for line in lines if line.startswith(f"  {named} and "))
+    assert f"  {named} and {statistic}:" == leads[: leads.index(":") + 1]
 
 
 def test_json_is_all_that_stands_on_stdout(run: Run, fake: Fake, models: tuple[Path, Path]) -> None:

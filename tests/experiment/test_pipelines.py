@@ -82,6 +82,14 @@ def test_a_given_configuration_is_used(configs: Path, pocket_pair: Any) -> None:
     assert (96, 96) == native_size(load(pocket_pair.a, config=configs))
 
 
+def test_a_configuration_beside_a_folder_is_refused(configs: Path, pocket_pair: Any) -> None:
+    """It would say nothing: the folder's own is what the pipeline is made of."""
+    assert (
+        f"--config {configs}: {pocket_pair.folder_a} is a diffusers folder and has its own; leave it out"
+        == (refusal(pocket_pair.folder_a, config=configs))
+    )
+
+
 def test_a_variant_of_a_folder_is_loaded(flux_pair: tuple[Path, Path], tmp_path: Path) -> None:
     """By PATH@fp16, and where there is no other: other files than those without a word."""
     a, b = flux_pair

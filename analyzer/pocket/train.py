@@ -36,7 +36,6 @@ from analyzer.pocket.training import (
     decoder_loss,
     denoiser_loss,
     encode,
-    narrow_latents,
     reading_loss,
     scale_latents,
     scaled_latents,
@@ -48,21 +47,19 @@ CAPTIONS = 4  # of each picture, with other tags left out
 PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
 TEXTS = 40_000  # that the text encoder learns to read, half of each style
 # The stages, and the names of their checkpoints.
-TEXT, WINDOWS, WHOLE, AUTOENCODER, DECODER = "text", "windows", "whole", "autoencoder", "decoder"
+TEXT, WINDOWS, AUTOENCODER, DECODER = "text", "windows", "autoencoder", "decoder"
 BASE, FINE_TUNE = "base", "fine-tune"
 SCHEDULES: Mapping[str, Schedule] = {
     TEXT: Schedule(steps=3000, rate=1e-3, batch=64, decay=0.01),
-    WINDOWS: Schedule(steps=6000, rate=2e-3, batch=16),
-    WHOLE: Schedule(steps=2000, rate=1e-3, batch=8),
-    AUTOENCODER: Schedule(steps=1700, rate=1e-3, batch=8),
-    BASE: Schedule(steps=6500, rate=1.2e-3, batch=32, decay=0.01, average=0.9995),
+    WINDOWS: Schedule(steps=7500, rate=2e-3, batch=16),
+    AUTOENCODER: Schedule(steps=1000, rate=1e-3, batch=8),
+    BASE: Schedule(steps=6000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995),
     FINE_TUNE: Schedule(steps=2000, rate=5e-4, batch=32, average=0.999),
     DECODER: Schedule(steps=5000, rate=1.5e-3, batch=8),
 }
-# Of a picture, the pixels a side that the autoencoder looks at; what a latent's divergence costs; and the
-# part of the latents' spread that a stage begins with. Windows first: four times as many steps in the same
-# time, for what is local; then whole pictures; at last latents narrow enough to hold a face.
-_VIEWS = {WINDOWS: (32, 3e-5, 1.0), WHOLE: (64, 2e-6, 1.0), AUTOENCODER: (64, 2e-6, 0.25)}
+# Of a picture, the pixels a side that the autoencoder looks at. Windows first: four times as many steps in
+# the same time, for what is local; then whole pictures.
+_VIEWS = {WINDOWS: 32, AUTOENCODER: 64}
 APART = (TEXT, AUTOENCODER, DECODER)  # need nothing of A or B: a second process can train them
 _A_PORTION = 64  # pictures that a process draws at a time
 
@@ -195,12 +192,9 @@ def _autoencoder(
     network = networks.vae()
     whole = nn.ModuleDict({"vae": network})
     losses: dict[str, list[float]] = {}
-    for number, (stage, (window, divergence, spread)) in enumerate(_VIEWS.items()):
-        narrow_latents(network, spread)
+    for number, (stage, window) in enumerate(_VIEWS.items()):
         run = Run(stage, whole, schedules[stage], work, seed=SEED + 5 * number, report=report)
-        prepare = partial(
-            autoencoder_loss, network, pictures, schedules[stage], window=window, divergence=divergence
-        )
+        prepare = partial(autoencoder_loss, network, pictures, schedules[stage], window=window)
         whole.load_state_dict(run.go(prepare))
         losses[stage] = run.losses
     network.eval().requires_grad_(False)

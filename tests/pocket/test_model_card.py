@@ -19,8 +19,8 @@ from analyzer.pocket.words import byte_pairs
 CARD = (Path(analyzer.pocket.__file__).parent / "README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `?(all|[\w.]+\.)`? \| (\d\.\d{3}) \| (\d\.\d{3}) \|$", CARD, re.M)
 STAGES = {
-    "text": "text encoder", "windows": "autoencoder, windows", "whole": "autoencoder, whole pictures",
-    "autoencoder": "autoencoder, narrow", "base": "A", "fine-tune": "B", "decoder": "decoder",
+    "text": "text encoder", "windows": "autoencoder, windows", "autoencoder": "autoencoder, whole pictures",
+    "base": "A", "fine-tune": "B", "decoder": "decoder",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Shared fixtures: small models on disk, and the command line run in this process."""
+"""Shared fixtures: small models on disk, and the command line run in this process. How tests are spread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,20 @@ class Result:
 
 
 Run = Callable[..., Result]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, each worker takes a run of neighbours and helps another when it has done its own.
+
+    So models, browsers and libraries of a folder are opened by one worker, where xdist's own way of small
+    pieces has all of them open everything. Another way that is asked for with `--dist` is left alone.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from types import ModuleType
 
 from analyzer.errors import AnalyzerError
 
+_REASON = 200  # characters of what an import says
+
 
 def diffusers_library(what: str = "painting") -> ModuleType:
     """The library; AnalyzerError if something that `what` needs, and painting does, is not installed."""
@@ -26,9 +28,10 @@ def diffusers_library(what: str = "painting") -> ModuleType:
         finally:
             transformers.logging.set_verbosity(level)
     except ImportError as error:
-        missing = f" ({error.name} is missing)" if error.name else ""
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name
+        reason = f"{error.name} is missing" if is_missing else " ".join(str(error).split())[:_REASON]
         raise AnalyzerError(
-            f"{what} needs diffusers and transformers{missing}: pip install 'mergescope[experiment]'"
+            f"{what} needs diffusers and transformers ({reason}): pip install 'mergescope[experiment]'"
         ) from error
     library: ModuleType = diffusers
     return library

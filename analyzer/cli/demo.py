@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,14 +15,12 @@ from analyzer.cli.experiment import experiment
 _ONLY = "attn1"  # the category that the demo takes from the fine-tune
 # A grid that two cores paint in seconds; `mergescope experiment` without options paints the article's.
 _COLUMNS = ("transformer_blocks", "attn1", "ff")
-_SEEDS = (1, 2)
+_SEEDS = (1, 2, 3)
 _STEPS = 12
 
 
 @click.command(short_help="Try all of it on two small models that ship with it.")
-@click.argument(
-    "folder", metavar="[DIR]", default="mergescope-demo", type=click.Path(path_type=Path, file_okay=False)
-)
+@click.argument("folder", metavar="[DIR]", default="mergescope-demo", type=options.FILE)
 @options.compute
 @options.quiet
 @click.pass_context
@@ -28,42 +29,13 @@ def demo(context: click.Context, folder: Path, device: str, threads: int | None,
 
     Where diffusers and transformers are installed, it also paints what single categories of B do.
     """
-    from analyzer import checkpoints, scanfile
-    from analyzer.cli import summaries, terminal
-    from analyzer.cli.report import render_report
+    from analyzer.cli import terminal
     from analyzer.devices import resolve_device
-    from analyzer.errors import OutputError
-    from analyzer.findings import findings
-    from analyzer.merge import merge, plan_merge
-    from analyzer.merging.inputs import Inputs
     from analyzer.pocket import base_path, fine_tune_path
-    from analyzer.ranking import rank
-    from analyzer.recipes.recipe import Recipe
-    from analyzer.scan import scan
-    from analyzer.writing.writer import write_files
 
     where = resolve_device(device, notify=terminal.warner(quiet=quiet))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
-    merged = folder / "merged.safetensors"
-    with checkpoints.open_checkpoint(base_path()) as a, checkpoints.open_checkpoint(fine_tune_path()) as b:
-        if merged.exists() and not _is_ours(merged, a.fingerprint()):
-            raise OutputError(f"{merged}: exists already, and no demo wrote it; name another folder")
-        result = scan(a, b, device=where, threads=threads)
-        pages = {
-            folder / "scan.json": scanfile.dumps(result),
-            folder / "report.html": render_report(result, path=folder / "scan.json", plotlyjs="inline"),
-        }
-        write_files(pages, inputs=[*a.files, *b.files])
-        wish = Recipe(only=_ONLY)
-        pair = Inputs(a, b)
-        merge(pair, plan_merge(pair, wish), wish, out=merged, force=True, device=where, threads=threads)
-    if not quiet:
-        with terminal.pipe_may_close():
-            summaries.print_scan(result, findings(result), rank(result), unrelated=False)
-            terminal.print_written([*pages, merged])
+    with _made(folder):
+        _scan_and_merge(folder, where, threads, quiet=quiet)
     missing = _missing()
     if missing is None:
         if not quiet:
@@ -78,26 +50,98 @@ def demo(context: click.Context, folder: Path, device: str, threads: int | None,
             _print_next_steps(folder, missing)
 
 
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder is there; if the block goes wrong, nothing that was not there before is left of it."""
+    from analyzer.errors import OutputError
+
+    new = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: cannot be created ({error.strerror}); name another folder"
+            ) from error
+        yield
+    except BaseException:
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise
+
+
+def _scan_and_merge(folder: Path, device: str, threads: int | None, *, quiet: bool) -> None:
+    """All that needs no libraries: numbers, page and a merged model, or nothing."""
+    from analyzer import checkpoints, scanfile
+    from analyzer.cli import summaries, terminal
+    from analyzer.cli.report import render_report
+    from analyzer.errors import OutputError
+    from analyzer.findings import findings
+    from analyzer.merge import merge, plan_merge
+    from analyzer.merging.inputs import Inputs
+    from analyzer.pocket import base_path, fine_tune_path
+    from analyzer.ranking import rank
+    from analyzer.recipes.recipe import Recipe
+    from analyzer.scan import scan
+    from analyzer.writing.writer import files_ready
+
+    merged = folder / "merged.safetensors"
+    with checkpoints.open_checkpoint(base_path()) as a, checkpoints.open_checkpoint(fine_tune_path()) as b:
+        if os.path.lexists(merged) and not _is_ours(merged, a.fingerprint()):
+            raise OutputError(f"{merged}: exists already, and no demo wrote it; name another folder")
+        result = scan(a, b, device=device, threads=threads)
+        pages = {
+            folder / "scan.json": scanfile.dumps(result),
+            folder / "report.html": render_report(result, path=folder / "scan.json", plotlyjs="inline"),
+        }
+        wish = Recipe(only=_ONLY)
+        pair = Inputs(a, b)
+        plan = plan_merge(pair, wish)
+        with files_ready(pages, inputs=pair.files):
+            merge(pair, plan, wish, out=merged, force=True, device=device, threads=threads)
+    if not quiet:
+        with terminal.pipe_may_close():
+            summaries.print_scan(result, findings(result), rank(result), unrelated=False)
+            terminal.print_written([*pages, merged])
+
+
 def _is_ours(path: Path, fingerprint: str) -> bool:
     """Whether a file is what an earlier demo left there: a merge of the model with this fingerprint."""
     from analyzer.checkpoints import open_checkpoint
+    from analyzer.errors import AnalyzerError
+    from analyzer.recipes.document import METADATA_NAME
 
-    with open_checkpoint(path) as model:
-        return fingerprint in model.metadata.get("mergescope.recipe", "")
+    try:
+        with open_checkpoint(path) as model:
+            return fingerprint in model.metadata.get(METADATA_NAME, "")
+    except AnalyzerError:
+        return False
 
 
 def _missing() -> str | None:
-    """The first library that painting needs and that is not installed; None if all are there."""
+    """Which library keeps this from painting, in a few words; None if all are there and work."""
     from importlib.util import find_spec
 
-    return next((name for name in ("diffusers", "transformers", "PIL") if find_spec(name) is None), None)
+    from analyzer.errors import AnalyzerError
+    from analyzer.quiet import diffusers_library
+
+    for name in ("diffusers", "transformers", "PIL"):
+        if find_spec(name) is None:
+            return f"{name} is missing"
+    try:
+        diffusers_library()
+    except AnalyzerError:
+        return "diffusers cannot be imported"
+    return None
 
 
 def _print_next_steps(folder: Path, missing: str | None) -> None:
     from analyzer.pocket import base_path, fine_tune_path
 
     if missing:
-        click.echo(f"\nPictures:    {missing} is missing; pip install 'mergescope[experiment]', then again")
+        click.echo(f"\nPictures:    {missing}; to see some, say this, and demo again:")
+        click.echo("             pip install 'mergescope[experiment]'")
     pages = "report.html" if missing else "report.html and experiment.html"
     click.echo(
         f"\nLook at it:  open {pages} of {folder} in a browser"

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import analyzer.pocket
+from analyzer.errors import AnalyzerError, OutputError
 
 WITHOUT = {"scan.json", "report.html", "merged.safetensors"}
 PAINTED = WITHOUT | {"experiment.html", "experiment.png"}
@@ -27,6 +28,14 @@ def _quick_models(random_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(command, "_STEPS", 1)
     monkeypatch.setattr(command, "_SEEDS", (1,))
     monkeypatch.setattr(command, "_COLUMNS", ("attn1",))
+
+
+@pytest.fixture
+def smaller(write: Any, unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller models yet, for what paints nothing."""
+    a, b = (write(f"{seed}.safetensors", unet(seed)) for seed in (0, 1))
+    monkeypatch.setattr(analyzer.pocket, "base_path", lambda: a)
+    monkeypatch.setattr(analyzer.pocket, "fine_tune_path", lambda: b)
 
 
 def test_demo_shows_the_whole_job(run: Any, random_pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -44,29 +53,63 @@ def test_demo_shows_the_whole_job(run: Any, random_pair: tuple[Path, Path], tmp_
 
 
 def test_demo_without_the_libraries_says_how_to_get_pictures(
-    run: Any, write: Any, unet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, smaller: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line; all the rest is there. Again in the same folder it replaces its own files."""
-    a, b = (write(f"{seed}.safetensors", unet(seed)) for seed in (0, 1))  # smaller ones serve as well here
-    monkeypatch.setattr(analyzer.pocket, "base_path", lambda: a)
-    monkeypatch.setattr(analyzer.pocket, "fine_tune_path", lambda: b)
+    """Within 80 columns; all the rest is there. Again in the same folder it replaces its own files."""
     monkeypatch.setitem(sys.modules, "diffusers", None)
     folder = tmp_path / "demo"
     result = run("demo", folder, "--threads", 1)
     assert (0, "") == (result.code, result.err)
     assert WITHOUT == {path.name for path in folder.iterdir()}
     assert 1 == result.out.count("pip install 'mergescope[experiment]'")
+    (line,) = [line for line in result.out.splitlines() if "diffusers is missing" in line]
+    assert len(line) <= 80
     quiet = run("demo", folder, "--threads", 1, "--quiet")
     assert (0, "", "") == (quiet.code, quiet.out, quiet.err)
 
 
 def test_demo_replaces_no_strangers_model(run: Any, tmp_path: Path) -> None:
-    """A merged.safetensors that no demo wrote is left alone, and so is a file in the folder's place."""
+    """A merged.safetensors that no demo wrote is left alone, be it broken; so is a file in DIR's place."""
     mine = tmp_path / "merged.safetensors"
     save_file({"w": np.zeros(3)}, mine)
     before = mine.read_bytes()
-    result = run("demo", tmp_path, "--threads", 1)
-    assert 1 == result.code
-    assert "exists already, and no demo wrote it; name another folder" in result.err
-    assert (before, [mine]) == (mine.read_bytes(), list(tmp_path.iterdir()))
-    assert 2 == run("demo", mine).code
+    for content in (before, before[:-1], b""):
+        mine.write_bytes(content)
+        result = run("demo", tmp_path, "--threads", 1)
+        assert (1, "") == (result.code, result.out)
+        assert f"{mine}: exists already, and no demo wrote it; name another folder" in result.err
+        assert (content, [mine]) == (mine.read_bytes(), list(tmp_path.iterdir()))
+    for place in (mine, mine / "demo"):
+        result = run("demo", place)
+        assert 1 == result.code
+        assert f"{place}: cannot be created" in result.err
+
+
+def test_a_demo_that_fails_leaves_nothing_behind(
+    run: Any, smaller: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the folders that it made nor what it wrote before; what was there before stays."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("analyzer.merge.merge", fails)
+    before = sorted(tmp_path.iterdir())
+    result = run("demo", tmp_path / "some" / "demo", "--threads", 1)
+    assert (1, "Error: the disk is full\n") == (result.code, result.err)
+    assert before == sorted(tmp_path.iterdir())
+
+
+def test_a_broken_library_is_no_failure_of_the_demo(
+    run: Any, smaller: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed, and at odds with what it needs: all but the pictures is there."""
+
+    def fails() -> None:
+        raise AnalyzerError("painting needs diffusers")
+
+    monkeypatch.setattr("analyzer.quiet.diffusers_library", fails)
+    result = run("demo", tmp_path / "demo", "--threads", 1)
+    assert (0, "") == (result.code, result.err)
+    assert "diffusers cannot be imported" in result.out
+    assert WITHOUT == {path.name for path in (tmp_path / "demo").iterdir()}

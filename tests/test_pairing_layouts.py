@@ -492,12 +492,12 @@ def test_no_key_is_lost_and_none_is_used_twice(models: tuple[Model, Model, Pairs
 
 
 def test_many_keys_take_no_time() -> None:
-    """A mixture of experts with 60,000 tensors, under the same names and under others."""
+    """A mixture of experts with 15,000 tensors, under the same names and under others."""
     words = ("gate_proj", "up_proj", "down_proj")
-    keys = [f"layers.{n}.mlp.experts.{e}.{w}.weight" for n in range(40) for e in range(500) for w in words]
+    keys = [f"layers.{n}.mlp.experts.{e}.{w}.weight" for n in range(10) for e in range(500) for w in words]
     a, wrapped = ({prefix + key: tensor(prefix + key, (2, 2)) for key in keys} for prefix in ("", "module."))
     sides = [Side(side, "x", categorize(side.values()).networks) for side in (a, wrapped)]
-    for b, limit in ((sides[0], 3.0), (sides[1], 9.0)):
+    for b, limit in ((sides[0], 0.75), (sides[1], 2.25)):
         begun = time.process_time()
         assert len(keys) == len(pair(sides[0], b).pairs)
         assert time.process_time() - begun < limit

@@ -272,6 +272,26 @@ def test_it_fits_a_phone_and_an_address_restores_it(
     assert [] == page.complaints()
 
 
+def test_few_columns_stay_readable_and_what_cannot_be_told_fills_no_table(
+    open_experiment: Callable[..., Page], pictures: Any
+) -> None:
+    """On a phone columns are as wide as those of many; a lone category needs no scrolling; ρ: a sentence."""
+    data = example()
+    data["columns"] = data["columns"][:1]
+    for row in data["correlations"]:
+        row |= {"spearman": None, "low": None, "high": None}
+    heads = "return [...document.querySelectorAll('.grid thead th')].map((head) => head.offsetWidth)"
+    fits = "const grid = document.querySelector('.grid'); return grid.scrollWidth === grid.clientWidth"
+    page = open_experiment(data, pictures, size=(390, 844))
+    assert ([92, 92, 92], True) == (page.run(heads), page.run(fits))
+    assert "No statistic could be correlated with it." == page.text(".forest")
+    data["columns"] = example()["columns"][:3]
+    page = open_experiment(data, pictures, size=(390, 844))
+    assert ([92] * 5, False) == (page.run(heads), page.run(fits))
+    page.switch("grid", "size", "medium")
+    assert [192] * 5 == page.run(heads)
+
+
 def test_a_probe_and_hostile_names_are_shown_as_text(
     open_experiment: Callable[..., Page], take_screenshot: Callable[..., Path]
 ) -> None:

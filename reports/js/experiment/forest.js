@@ -8,7 +8,7 @@ const Forest = (() => {
     const head = Dom.element('tr', {}, ...['statistic', 'Spearman’s ρ', '', '95 %'].map((text, at) => (
       text || at === 0 ? Dom.element('th', { scope: 'col' }, text) : Dom.element('td')
     )));
-    const isThere = rows.length > 0;
+    const isThere = rows.some(({ spearman }) => spearman !== null); // and no column of dashes
     place.replaceChildren(isThere ? Dom.element(
       'table', {}, Dom.element('thead', {}, head),
       Dom.element('tbody', {}, ...rows.map((row) => line(data, row, row.statistic === statistic, choose))),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,7 @@ from analyzer.pocket.captions import FEATURES, Style, caption, choose, named
 from analyzer.pocket.folders import single_file, tokenizer
 from analyzer.pocket.portraits import draw
 from analyzer.pocket.training import (
+    Latents,
     Loss,
     Report,
     Run,
@@ -38,7 +40,6 @@ from analyzer.pocket.training import (
     encode,
     reading_loss,
     scale_latents,
-    scaled_latents,
     stacked,
 )
 
@@ -107,12 +108,11 @@ def train(
         _text_encoder(texts, schedules[TEXT], work, report)
         return
     drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
-    few = min(len(seen) for seen, _ in drawn.values())
-    both = torch.cat([seen[:few] for seen, _ in drawn.values()])  # of both styles alike
+    both = torch.cat(_alike([pictures for pictures, _ in drawn.values()]))
     vae, losses = _autoencoder(both, schedules, work, report)
     if only:
         if only == DECODER:
-            _better_decoder(vae, both, schedules[DECODER], work, report)
+            _better_decoder(vae, drawn, schedules[DECODER], work, report)
         return
     text = _text_encoder(texts, schedules[TEXT], work, report)
     losses = {TEXT: text.losses, **losses}
@@ -120,6 +120,11 @@ def train(
         (BASE, "shaded", BASE_NAME), (FINE_TUNE, "flat", FINE_TUNE_NAME),
     )  # fmt: skip
     unets: dict[str, Any] = {}
+
+    def prepare(style: Style, unet: Any, schedule: Schedule) -> Loss:
+        pictures, tokens = drawn[style]
+        return denoiser_loss(unet, text.network, _latents(vae, style, pictures, work), tokens, schedule)
+
     weights: dict[str, Tensor] | None = None
     for number, (name, style, file) in enumerate(stages, 1):
         unet, schedule = networks.unet(), schedules[name]
@@ -127,20 +132,15 @@ def train(
         if weights is not None:
             whole.load_state_dict(weights)
         run = Run(name, whole, schedule, work, seed=SEED + number, report=report)
-        weights = run.go(partial(_denoiser_loss, vae, text.network, unet, drawn[style], schedule))
+        weights = run.go(partial(prepare, style, unet, schedule))
         losses[name] = run.losses
         whole.load_state_dict(weights)
         unets[file] = unet
-    losses[DECODER] = _better_decoder(vae, both, schedules[DECODER], work, report)
+    losses[DECODER] = _better_decoder(vae, drawn, schedules[DECODER], work, report)
     for file, unet in unets.items():
         single_file(unet, text.network, vae, folder / file)
         report(f"wrote {folder / file}")
     (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
-
-
-def _denoiser_loss(vae: Any, text: Any, unet: Any, drawn: tuple[Tensor, Tensor], schedule: Schedule) -> Loss:
-    pictures, tokens = drawn
-    return denoiser_loss(unet, text, scaled_latents(vae, pictures), tokens, schedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +204,39 @@ def _autoencoder(
 
 
 def _better_decoder(
-    vae: Any, pictures: Tensor, schedule: Schedule, work: Path, report: Report
+    vae: Any, drawn: Mapping[Style, tuple[Tensor, Tensor]], schedule: Schedule, work: Path, report: Report
 ) -> list[float]:
     """Train the decoder on, the latents as they are; its losses."""
     parts = nn.ModuleDict({"post": vae.post_quant_conv, "decoder": vae.decoder})
     parts.requires_grad_(True)
     run = Run(DECODER, parts, schedule, work, seed=SEED + 3, report=report)
-    parts.load_state_dict(run.go(lambda: decoder_loss(vae, pictures, schedule)))
+
+    def prepare() -> Loss:
+        found = [_latents(vae, style, pictures, work) for style, (pictures, _) in drawn.items()]
+        means, deviations = (torch.cat(_alike(list(part))) for part in zip(*found, strict=True))
+        pictures = torch.cat(_alike([pictures for pictures, _ in drawn.values()]))
+        return decoder_loss(vae, pictures, (means, deviations), schedule)
+
+    parts.load_state_dict(run.go(prepare))
     vae.eval().requires_grad_(False)
     return run.losses
+
+
+def _alike(styles: list[Tensor]) -> list[Tensor]:
+    """As many of each style."""
+    few = min(map(len, styles))
+    return [rows[:few] for rows in styles]
+
+
+def _latents(vae: Any, style: Style, pictures: Tensor, work: Path) -> Latents:
+    """Of all pictures of a style, kept in a file: to encode them takes minutes."""
+    file = work / f"{style}-latents.pt"
+    if not file.exists():
+        unfinished = work / f"{style}-latents.{os.getpid()}"  # two stages may come here at once
+        torch.save(encode(vae, pictures), unfinished)
+        unfinished.replace(file)
+    means, deviations = torch.load(file, weights_only=True)
+    return means, deviations
 
 
 def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor, Tensor]:

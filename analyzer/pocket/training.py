@@ -22,6 +22,7 @@ from analyzer.pocket.networks import SCALING_FACTOR
 from analyzer.pocket.noise_schedule import alphas_cumprod
 
 Report = Callable[[str], None]
+Latents = tuple[Tensor, Tensor]  # means and deviations of encoded pictures, (n × 4 × 8 × 8), not scaled
 Loss = Callable[[torch.Generator], Tensor]  # of one step, whose random numbers the generator draws
 _EVERY = 250  # steps between two checkpoints
 _WARM_UP = 100  # steps in which the rate rises
@@ -152,14 +153,13 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule, *, window: 
     return loss
 
 
-def decoder_loss(vae: Any, pictures: Tensor, schedule: Schedule) -> Loss:
+def decoder_loss(vae: Any, pictures: Tensor, latents: Latents, schedule: Schedule) -> Loss:
     """The same of the decoder alone, for latents that the encoder gives as it is, and a little rougher.
 
     A U-Net's latents are never quite those of an encoder; a decoder that has seen no others answers with
     speckles.
     """
-    means, deviations = encode(vae, pictures)
-    deviations += _ROUGHNESS / SCALING_FACTOR
+    means, deviations = latents[0], latents[1] + _ROUGHNESS / SCALING_FACTOR
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator)
@@ -207,13 +207,10 @@ def reading_loss(
     return loss
 
 
-def denoiser_loss(
-    unet: Any, text_encoder: Any, latents: tuple[Tensor, Tensor], tokens: Tensor, schedule: Schedule
-) -> Loss:
+def denoiser_loss(unet: Any, text_encoder: Any, latents: Latents, tokens: Tensor, schedule: Schedule) -> Loss:
     """Of predicting the noise that was added, weighted by min(SNR, 5) / SNR.
 
-    `latents` are the means and deviations of encoded pictures, (n × 4 × 8 × 8), already scaled; `tokens`,
-    (n × captions × 32), are several captions of each.
+    `tokens`, (n × captions × 32), are several captions of each picture.
     """
     cumulated = alphas_cumprod().float()
     snr = cumulated / (1 - cumulated)
@@ -222,7 +219,7 @@ def denoiser_loss(
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(tokens), (schedule.batch,), generator=generator)
         which = torch.randint(tokens.shape[1], (schedule.batch,), generator=generator)
-        mean, deviation = (part[chosen].float() for part in latents)
+        mean, deviation = (part[chosen] * SCALING_FACTOR for part in latents)
         x = mean + deviation * torch.randn(mean.shape, generator=generator)
         # one time a stratum: less variance between batches than independent draws
         places = (
@@ -240,7 +237,7 @@ def denoiser_loss(
     return loss
 
 
-def encode(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def encode(vae: Any, pictures: Tensor) -> Latents:
     """Means and deviations of the latents of uint8 pictures, (n × 4 × 8 × 8) in fp32, not scaled."""
     means, deviations = [], []
     with torch.inference_mode():
@@ -249,12 +246,6 @@ def encode(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
             means.append(found.mean)
             deviations.append(found.std)
     return torch.cat(means).clone(), torch.cat(deviations).clone()
-
-
-def scaled_latents(vae: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The same times the scaling factor: what the U-Net works on."""
-    means, deviations = encode(vae, pictures)
-    return means * SCALING_FACTOR, deviations * SCALING_FACTOR
 
 
 def scale_latents(vae: Any, deviation: float) -> None:

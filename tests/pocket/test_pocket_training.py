@@ -205,7 +205,7 @@ def test_a_denoiser_that_knows_the_noise_has_no_loss(training: Any) -> None:
     from diffusers.training_utils import compute_snr
 
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    latents = torch.full((5, 4, 8, 8), 0.7), torch.zeros(5, 4, 8, 8)
+    latents = torch.full((5, 4, 8, 8), 0.7 / 0.18215), torch.zeros(5, 4, 8, 8)
     tokens = torch.zeros(5, 2, 32, dtype=torch.int16)
     seen: list[Any] = []
 
@@ -257,14 +257,14 @@ def test_a_decoder_learns_from_rougher_latents(training: Any, random_model: Any)
     pictures = torch.full((2, 3, 64, 64), 90, dtype=torch.uint8)
     seen: list[Any] = []
     schedule = training.Schedule(steps=1, rate=1.0, batch=64)
-    mean, deviation = (part[0] for part in training.encode(random_model.vae, pictures))
+    latents = training.encode(random_model.vae, pictures)
+    mean, deviation = (part[0] for part in latents)
 
     def decode(latents: Any) -> Any:
         seen.append(latents)
         return SimpleNamespace(sample=torch.zeros(64, 3, 64, 64))
 
-    vae = SimpleNamespace(encode=random_model.vae.encode, decode=decode)
-    training.decoder_loss(vae, pictures, schedule)(generator())
+    training.decoder_loss(SimpleNamespace(decode=decode), pictures, latents, schedule)(generator())
     spread = (seen[0] - mean) / (deviation + 0.1 / 0.18215)
     assert 1 == pytest.approx(float(spread.std()), abs=0.02)
 

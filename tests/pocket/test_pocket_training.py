@@ -53,7 +53,7 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
         )  # fmt: skip
 
     def kept() -> set[str]:
-        return {path.stem for path in (tmp_path / "work").glob("*.pt")}
+        return {path.stem for path in (tmp_path / "work").glob("*.pt") if "latents" not in path.stem}
 
     (tmp_path / "work").mkdir()
     state = torch.get_rng_state()

@@ -67,8 +67,10 @@ def _prediction(best: Best | None) -> str:
             f"a weight statistic foretells the effect: {pair}, ρ = {best.spearman:.2f} over {best.n} "
             f"categories, p = {best.p:.2g} as the largest {of_all}{size}"
         )
+    # As many digits as tell it from the one that would be enough.
+    digits = 2 if round(abs(best.spearman), 2) != round(best.critical, 2) else 4
     seen = (
-        f"the largest ρ {of_all}, {pair}, is {best.spearman:.2f}, and chance alone reaches that with "
+        f"the largest ρ {of_all}, {pair}, is {best.spearman:.{digits}f}, and chance alone reaches that with "
         f"p = {best.p:.2g}"
     )
     if not best.reachable:
@@ -76,15 +78,18 @@ def _prediction(best: Best | None) -> str:
             f"whether a weight statistic foretells the effect cannot be told: {seen}; with {best.n} "
             "categories not even |ρ| = 1 would tell"
         )
-    return f"no weight statistic foretells the effect: {seen}; |ρ| above {best.critical:.2f} would tell"
+    return (
+        f"no weight statistic foretells the effect: {seen}; |ρ| above {best.critical:.{digits}f} would tell"
+    )
 
 
 def _overlap(keys: Mapping[str, Collection[str]]) -> str:
     shared = overlapping(keys)
     if not shared:
         return ""
+    many = f"{len(shared)} of the" if len(shared) < len(keys) else "all"
     return (
-        f"{len(shared)} of the {len(keys)} categories share weights with another ({_names(shared)}): they "
+        f"{many} {len(keys)} categories share weights with another ({_names(shared)}): they "
         "are no independent sample, so the intervals of ρ may be too narrow and its p too small; those of "
         "--axis component share none"
     )

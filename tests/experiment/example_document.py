@@ -94,7 +94,7 @@ def example() -> dict[str, Any]:
         "notes": [
             "a weight statistic foretells the effect: norm_delta with moved, ρ = 1.00 over 8 categories, "
             "p = 0.0008 as the largest of 50 pairs of a statistic and an effect",
-            "8 of the 8 categories share weights with another (transformer_blocks, attn1, attn2 and 5 more): "
+            "all 8 categories share weights with another (transformer_blocks, attn1, attn2 and 5 more): "
             "they are no independent sample, so the intervals of ρ may be too narrow and its p too small; "
             "those of --axis component share none",
             "1 of 40 cells failed: skip_connection with seed 3",

@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 from scipy import stats
 
 from analyzer.checkpoints import open_checkpoint
+from analyzer.experiment import sentences
+from analyzer.experiment.correlations import Best
 from analyzer.experiment.document import MEASURES, Outcome, describe
 from analyzer.experiment.records import A, B, Column, Conditions, Shown
 from analyzer.records import Scan
@@ -364,6 +366,25 @@ def test_no_predictor_is_named_if_chance_does_as_well(outcome: Outcome, scanned:
     assert "none" == document["foresight"]
     assert document["notes"][0].startswith("no weight statistic foretells the effect: the largest ρ of ")
     assert "would tell" in document["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("found", "critical", "told"),
+    [(-0.9523, 0.9527, ("-0.9523", "0.9527")), (0.71, 0.952, ("0.71", "0.95"))],
+)
+def test_a_correlation_that_just_fails_is_told_from_the_limit(
+    found: float, critical: float, told: tuple[str, str]
+) -> None:
+    """In two digits where they differ, else in four."""
+    best = Best("cosine", "neither", found, n=8, p=0.06, pairs=9, critical=critical)
+    note = sentences._prediction(best)
+    assert f"is {told[0]}, and chance" in note
+    assert note.endswith(f"|ρ| above {told[1]} would tell")
+
+
+def test_categories_that_all_overlap_are_called_all() -> None:
+    note = sentences._overlap({"a": {"x"}, "b": {"x", "y"}})
+    assert note.startswith("all 2 categories share weights with another (a, b): ")
 
 
 def test_four_columns_are_said_to_tell_nothing(scanned: Scan) -> None:

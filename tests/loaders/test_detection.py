@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from real_shapes import build, layouts
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+Pair = Callable[[str], list[Path]]
 Run = Callable[..., Any]
 
 # What the published files are: ComfyUI's class, input channels, prediction, and the WebUI's configuration.
@@ -58,11 +60,22 @@ def header(path: Path) -> dict[str, Tensor]:
     return {key: (entry["dtype"], tuple(entry["shape"])) for key, entry in entries.items()}
 
 
-@pytest.fixture(scope="module", params=sorted(KINDS))
-def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+@pytest.fixture(scope="module")
+def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """Two files of a layout, made when they are first asked for; no test changes them."""
+
+    @cache
+    def pair(name: str) -> list[Path]:
+        root = tmp_path_factory.mktemp(name)
+        return [build(name, root / f"{i}.safetensors", seed=i) for i in range(2)]
+
+    return pair
+
+
+@pytest.fixture(params=sorted(KINDS))
+def published(request: pytest.FixtureRequest, pair_of: Pair) -> tuple[str, list[Path]]:
     """The name of a layout, and two files of it."""
-    root = tmp_path_factory.mktemp(request.param)
-    return request.param, [build(request.param, root / f"{i}.safetensors", seed=i) for i in range(2)]
+    return request.param, pair_of(request.param)
 
 
 def test_the_conditions_tell_the_published_files_apart() -> None:
@@ -106,32 +119,32 @@ def test_a_cast_merge_is_taken_for_what_a_is(
         assert ("F16" if floating else before[key][0], before[key][1]) == (dtype, shape), key
 
 
-def test_marks_are_empty_tensors_and_stay_so(tmp_path: Path, run: Run) -> None:
+def test_marks_are_empty_tensors_and_stay_so(pair_of: Pair, tmp_path: Path, run: Run) -> None:
     """`v_pred` and `ztsnr` are marks by their presence: A's stay byte for byte, B's do not come over."""
-    velocity = build("sdxl-vpred", tmp_path / "v.safetensors", seed=0)
-    noise = build("sdxl-base-sgm", tmp_path / "e.safetensors", seed=1)
-    for a, b, marks in ((velocity, noise, {"v_pred", "ztsnr"}), (noise, velocity, set())):
-        out = tmp_path / f"{a.stem}-merged.safetensors"
+    velocity, noise = pair_of("sdxl-vpred")[0], pair_of("sdxl-base-sgm")[1]
+    for name, a, b, marks in (("v", velocity, noise, {"v_pred", "ztsnr"}), ("e", noise, velocity, set())):
+        out = tmp_path / f"{name}-merged.safetensors"
         assert 0 == run("merge", a, b, "-o", out, "--alpha", "0.5").code
         assert marks == header(out).keys() & {"v_pred", "ztsnr"}
     assert {(0,)} == {header(tmp_path / "v-merged.safetensors")[mark][1] for mark in ("v_pred", "ztsnr")}
 
 
-def test_positions_are_whole_numbers(tmp_path: Path, run: Run) -> None:
+def test_positions_are_whole_numbers(pair_of: Pair, tmp_path: Path, run: Run) -> None:
     """Both want 0 … 76 as int64; what an older merge has spoiled is put right when asked."""
-    files = [build("sd15-ldm", tmp_path / f"{i}.safetensors", seed=i) for i in range(2)]
-    tensors = load_file(files[0])
+    a, b = pair_of("sd15-ldm")
+    tensors = load_file(a)
     tensors[POSITIONS] = (torch.arange(77)[None] - 0.3).to(torch.float32)
-    save_file(tensors, files[0])
+    spoilt = tmp_path / "spoilt.safetensors"
+    save_file(tensors, spoilt)
     out = tmp_path / "merged.safetensors"
-    assert 0 == run("merge", *files, "-o", out, "--only", "attn2", "--position-ids", "reset").code
+    assert 0 == run("merge", spoilt, b, "-o", out, "--only", "attn2", "--position-ids", "reset").code
     with safe_open(out, "pt") as merged:
         assert torch.equal(torch.arange(77)[None], merged.get_tensor(POSITIONS))
 
 
-def test_the_header_begins_as_the_webui_wants_it(tmp_path: Path, run: Run) -> None:
+def test_the_header_begins_as_the_webui_wants_it(pair_of: Pair, tmp_path: Path, run: Run) -> None:
     """Its reader of metadata demands `{"` right after the length, and parses values that begin with `{`."""
-    files = [build("sd15-ldm", tmp_path / f"{i}.safetensors", seed=i) for i in range(2)]
+    files = pair_of("sd15-ldm")
     out = tmp_path / "merged.safetensors"
     assert 0 == run("merge", *files, "-o", out, "--only", "attn2").code
     data = out.read_bytes()
@@ -144,9 +157,9 @@ def test_the_header_begins_as_the_webui_wants_it(tmp_path: Path, run: Run) -> No
     assert isinstance(json.loads(metadata["mergescope.recipe"]), dict)
 
 
-def test_averages_are_pruned(tmp_path: Path, run: Run) -> None:
+def test_averages_are_pruned(pair_of: Pair, tmp_path: Path, run: Run) -> None:
     """--prune-ema leaves out what neither looks at, and nothing else."""
-    files = [build("sd15-ldm-ema", tmp_path / f"{i}.safetensors", seed=i) for i in range(2)]
+    files = pair_of("sd15-ldm-ema")
     out = tmp_path / "merged.safetensors"
     assert 0 == run("merge", *files, "-o", out, "--alpha", "0.5", "--prune-ema").code
     before, after = header(files[0]), header(out)
@@ -169,11 +182,11 @@ SCALES = ("scaled_fp8", "scale_weight", "scale_input")
     ],
 )
 def test_fp8_without_scales_is_not_announced_as_scaled(
-    tmp_path: Path, run: Run, name: str, dtype: str, *, scaled: bool
+    pair_of: Pair, tmp_path: Path, run: Run, name: str, dtype: str, *, scaled: bool
 ) -> None:
     """ComfyUI multiplies by `scale_weight` where `scaled_fp8` stands: both are there, or neither is."""
     word = dtype.rpartition("=")[2]
-    files = [build(name, tmp_path / f"{i}.safetensors", seed=i) for i in range(2)]
+    files = pair_of(name)
     out = tmp_path / "merged.safetensors"
     assert 0 == run("merge", *files, "-o", out, "--alpha", "0.5", "--dtype", dtype).code
     before, after = header(files[0]), header(out)
@@ -188,9 +201,9 @@ def test_fp8_without_scales_is_not_announced_as_scaled(
     assert {k: before[k] for k in before if k in MARKS} == {k: after[k] for k in after if k in MARKS}
 
 
-def test_a_schedule_does_not_become_fp8(tmp_path: Path, run: Run) -> None:
+def test_a_schedule_does_not_become_fp8(pair_of: Pair, tmp_path: Path, run: Run) -> None:
     """The WebUI loads `alphas_cumprod` from the file into the model: in three bits it would be another."""
-    files = [build("sd15-ldm", tmp_path / f"{i}.safetensors", seed=i) for i in range(2)]
+    files = pair_of("sd15-ldm")
     out = tmp_path / "merged.safetensors"
     assert 0 == run("merge", *files, "-o", out, "--alpha", "0.5", "--dtype", "fp8_e4m3").code
     before, after = load_file(files[0]), load_file(out)

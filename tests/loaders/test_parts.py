@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ ALPHA = 0.3
 LDM_VAE = "first_stage_model."
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def load(narrow: Any) -> Callable[..., dict[str, Tensors]]:
-    """The networks that diffusers gets from a folder, or from a file with a folder's configuration."""
+    """The networks that diffusers gets from a folder, or from a file with a folder's configuration.
+
+    Each is loaded once: no test changes A or B, and what tests write has a path of its own.
+    """
     import diffusers
 
+    @cache
     def networks(path: Path, config: Path | None = None, **options: Any) -> dict[str, Tensors]:
         kind, local = diffusers.StableDiffusionPipeline, {"local_files_only": True}
         if config is None:

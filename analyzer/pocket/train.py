@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import sys
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analyzer.pocket import BASE_NAME, FINE_TUNE_NAME, networks
-from analyzer.pocket.captions import FEATURES, Style, caption, choose, named
+from analyzer.errors import AnalyzerError
+from analyzer.pocket import BASE_NAME, FINE_TUNE_NAME, material, networks
+from analyzer.pocket.captions import FEATURES, Style, named
 from analyzer.pocket.folders import single_file, tokenizer
-from analyzer.pocket.portraits import draw
+from analyzer.pocket.material import Drawn
 from analyzer.pocket.training import (
     Latents,
     Loss,
@@ -37,14 +31,13 @@ from analyzer.pocket.training import (
     autoencoder_loss,
     decoder_loss,
     denoiser_loss,
+    digest,
     encode,
     reading_loss,
     scale_latents,
-    stacked,
 )
+from analyzer.quiet import diffusers_library
 
-SEED = 0
-CAPTIONS = 4  # of each picture, with other tags left out
 PICTURES: Mapping[Style, int] = {"shaded": 24_000, "flat": 16_000}
 TEXTS = 40_000  # that the text encoder learns to read, half of each style
 # The stages, and the names of their checkpoints.
@@ -55,37 +48,46 @@ SCHEDULES: Mapping[str, Schedule] = {
     WINDOWS: Schedule(steps=7500, rate=2e-3, batch=16),
     AUTOENCODER: Schedule(steps=1000, rate=1e-3, batch=8),
     BASE: Schedule(steps=6000, rate=1.2e-3, batch=32, decay=0.01, average=0.9995),
-    FINE_TUNE: Schedule(steps=2000, rate=5e-4, batch=32, average=0.999),
+    FINE_TUNE: Schedule(steps=1250, rate=5e-4, batch=32, average=0.999),
     DECODER: Schedule(steps=5000, rate=1.5e-3, batch=8),
 }
+_SEEDS = {WINDOWS: 0, BASE: 1, FINE_TUNE: 2, DECODER: 3, TEXT: 4, AUTOENCODER: 5}
 # Of a picture, the pixels a side that the autoencoder looks at. Windows first: four times as many steps in
 # the same time, for what is local; then whole pictures.
 _VIEWS = {WINDOWS: 32, AUTOENCODER: 64}
+_MEASURED = 2000  # pictures of A's style whose latents get a variance of one
 APART = (TEXT, AUTOENCODER, DECODER)  # need nothing of A or B: a second process can train them
-_A_PORTION = 64  # pictures that a process draws at a time
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train both and write them; exits with one sentence if a file would be replaced."""
+    """Train both and write them; what cannot be done ends it with one sentence."""
     parser = argparse.ArgumentParser(description="Train the pocket pair; goes on where it stopped.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int, help="of torch; default: its own")
+    parser.add_argument("--threads", type=_positive, help="of torch [its own choice]")
     parser.add_argument(
-        "--stage", choices=APART, help="only this one, and the autoencoder if it is the decoder's turn"
-    )
+        "--stage", choices=APART,
+        help="only this one, beside another process that trains the rest; the decoder after the autoencoder",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     work = options.folder / "work"
     for name, file in ((BASE, BASE_NAME), (FINE_TUNE, FINE_TUNE_NAME)):
         # Beside its own checkpoint it is what an earlier run of this training has written.
         if (options.folder / file).exists() and not (work / f"{name}.pt").exists():
             sys.exit(f"{options.folder / file} would be replaced; name another folder")
     try:
+        diffusers_library("training")  # before the minutes that drawing takes
         work.mkdir(parents=True, exist_ok=True)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        train(options.folder, report=_say, only=options.stage)
+    except AnalyzerError as error:
+        sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"{options.folder} cannot be made: {error.strerror}; name another folder")
-    train(options.folder, report=_say, only=options.stage)
+        sys.exit(
+            f"{error.filename or options.folder} cannot be written: {error.strerror}; name another folder"
+        )
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 def train(
@@ -101,172 +103,149 @@ def train(
 
     `pictures` says how many to draw of each style. Writes both models, and the losses, the mean of every 250
     steps, into `work/losses.json`. With `only` a stage of `APART` it trains no other than that one (and the
-    autoencoder before its decoder), and writes no model.
+    autoencoder before its decoder), and writes no model. Raises CheckpointError if what the folder holds was
+    made in another way, AnalyzerError if a loss is not finite, and OSError.
     """
-    work = folder / "work"
-    if only == TEXT:
-        _text_encoder(texts, schedules[TEXT], work, report)
-        return
-    drawn = {style: _data(style, count, work, report) for style, count in pictures.items()}
-    both = torch.cat(_alike([pictures for pictures, _ in drawn.values()]))
-    vae, losses = _autoencoder(both, schedules, work, report)
-    if only:
-        if only == DECODER:
-            _better_decoder(vae, drawn, schedules[DECODER], work, report)
-        return
-    text = _text_encoder(texts, schedules[TEXT], work, report)
-    losses = {TEXT: text.losses, **losses}
+    training = _Training(folder / "work", schedules, report)
+    text = None
+    if only in (None, TEXT):
+        text = _text_encoder(training, texts)
+        if only:
+            return
+    drawn = {style: material.drawn(style, count, training.work, report) for style, count in pictures.items()}
+    vae = _autoencoder(training, drawn)
+    unets = {} if only else _unets(training, vae, text, drawn)
+    if only != AUTOENCODER:
+        _better_decoder(training, vae, drawn)
+    for file, unet in unets.items():
+        single_file(unet, text, vae, folder / file)
+        report(f"wrote {folder / file}")
+    if not only:
+        losses = json.dumps(training.losses, indent=1)
+        (training.work / "losses.json").write_text(losses + "\n", encoding="utf-8")
+
+
+class _Training:
+    """Where the stages are kept, how long each takes, and what their losses were."""
+
+    def __init__(self, work: Path, schedules: Mapping[str, Schedule], report: Report) -> None:
+        self.work = work
+        self.report = report
+        self.losses: dict[str, list[float]] = {}
+        self.autoencoder = ""  # the digest of its weights, without the factor that is folded into them later
+        self._schedules = schedules
+
+    def run(
+        self, stage: str, prepare: Callable[[Schedule], Loss], *, after: str = "", **modules: nn.Module
+    ) -> None:
+        """Train the modules to the end of a stage and leave its averaged weights in them, fixed.
+
+        `after` names the weights that it builds on, in whose place no others may come.
+        """
+        schedule, whole = self._schedules[stage], nn.ModuleDict(modules)
+        run = Run(
+            stage, whole, schedule, self.work, seed=_SEEDS[stage], report=self.report, after=after
+        )  # fmt: skip
+        whole.requires_grad_(True)
+        whole.load_state_dict(run.go(lambda: prepare(schedule)))
+        whole.eval().requires_grad_(False)
+        self.losses[stage] = run.losses
+
+    def latents(self, vae: Any, style: Style, seen: Drawn) -> Latents:
+        """Of all pictures of a style, by the autoencoder."""
+        return material.latents(vae, style, seen.pictures, self.work, self.autoencoder[:8], self.report)
+
+
+def _new(build: Callable[[], nn.Module], stage: str) -> Any:
+    """A network with random weights that depend on its stage alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEEDS[stage])
+        return build()
+
+
+def _text_encoder(training: _Training, count: int) -> Any:
+    """One for both models, that has learned to tell what captions name. Needs no pictures."""
+    network = _new(lambda: networks.text_encoder(len(tokenizer())), TEXT)
+    sizes = [1 + len(values) for values in FEATURES.values()]
+    answers = _new(lambda: nn.Linear(networks.TEXT_WIDTH, sum(sizes)), TEXT)
+
+    def prepare(schedule: Schedule) -> Loss:
+        texts = material.texts(count)
+        found = torch.tensor([named(text) for text in texts], dtype=torch.int8)
+        tokens = torch.from_numpy(material.tokens(texts))
+        return reading_loss(network, answers, tokens, found, sizes, schedule)
+
+    training.run(TEXT, prepare, text=network, answers=answers)
+    return network
+
+
+def _autoencoder(training: _Training, drawn: Mapping[Style, Drawn]) -> Any:
+    """One for both models, so that their latents can be compared.
+
+    Latents of A's pictures get a variance of one; those of B's have a little more.
+    """
+    network = _new(networks.vae, WINDOWS)
+    for stage, window in _VIEWS.items():
+
+        def prepare(schedule: Schedule, window: int = window) -> Loss:
+            return autoencoder_loss(network, _both(drawn), schedule, window=window)
+
+        training.run(stage, prepare, vae=network)
+    training.autoencoder = digest(network)
+    means, _ = encode(network, next(iter(drawn.values())).pictures[:_MEASURED])
+    scale_latents(network, float(means.double().std()))
+    return network
+
+
+def _unets(training: _Training, vae: Any, text: Any, drawn: Mapping[Style, Drawn]) -> dict[str, Any]:
+    """A's, from random weights, and B's, from A's; by the names of their files."""
     stages: tuple[tuple[str, Style, str], ...] = (
         (BASE, "shaded", BASE_NAME), (FINE_TUNE, "flat", FINE_TUNE_NAME),
     )  # fmt: skip
     unets: dict[str, Any] = {}
+    before, after = None, training.autoencoder + digest(text)
+    for stage, style, file in stages:
+        unet = _new(networks.unet, BASE)
+        if before is not None:
+            unet.load_state_dict(before.state_dict())
+            after = training.autoencoder + digest(before)
 
-    def prepare(style: Style, unet: Any, schedule: Schedule) -> Loss:
-        pictures, tokens = drawn[style]
-        return denoiser_loss(unet, text.network, _latents(vae, style, pictures, work), tokens, schedule)
+        def prepare(schedule: Schedule, unet: Any = unet, style: Style = style) -> Loss:
+            latents = training.latents(vae, style, drawn[style])
+            return denoiser_loss(unet, text, latents, drawn[style].tokens, schedule)
 
-    weights: dict[str, Tensor] | None = None
-    for number, (name, style, file) in enumerate(stages, 1):
-        unet, schedule = networks.unet(), schedules[name]
-        whole = nn.ModuleDict({"unet": unet})
-        if weights is not None:
-            whole.load_state_dict(weights)
-        run = Run(name, whole, schedule, work, seed=SEED + number, report=report)
-        weights = run.go(partial(prepare, style, unet, schedule))
-        losses[name] = run.losses
-        whole.load_state_dict(weights)
-        unets[file] = unet
-    losses[DECODER] = _better_decoder(vae, drawn, schedules[DECODER], work, report)
-    for file, unet in unets.items():
-        single_file(unet, text.network, vae, folder / file)
-        report(f"wrote {folder / file}")
-    (work / "losses.json").write_text(json.dumps(losses, indent=1), encoding="utf-8")
+        training.run(stage, prepare, after=after, unet=unet)
+        unets[file] = before = unet
+    return unets
 
 
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    """A network and how its training went."""
+def _better_decoder(training: _Training, vae: Any, drawn: Mapping[Style, Drawn]) -> None:
+    """Train the decoder on, the latents as they are."""
 
-    network: Any
-    losses: list[float]
+    def prepare(schedule: Schedule) -> Loss:
+        found = [training.latents(vae, style, seen) for style, seen in drawn.items()]
+        means, deviations = (_alike(list(part)) for part in zip(*found, strict=True))
+        return decoder_loss(vae, _both(drawn), (means, deviations), schedule)
 
-
-def _text_encoder(count: int, schedule: Schedule, work: Path, report: Report) -> _Trained:
-    """One for both models, that has learned to tell what captions name. Needs no pictures."""
-    torch.manual_seed(SEED)
-    network = networks.text_encoder(len(tokenizer()))
-    sizes = [1 + len(values) for values in FEATURES.values()]
-    answers = nn.Linear(networks.TEXT_WIDTH, sum(sizes))
-    whole = nn.ModuleDict({"text": network, "answers": answers})
-    run = Run(TEXT, whole, schedule, work, seed=SEED + 4, report=report)
-
-    def prepare() -> Loss:
-        texts = _texts(count)
-        found = torch.tensor([named(text) for text in texts], dtype=torch.int8)
-        tokens = torch.from_numpy(_tokens(texts))
-        return reading_loss(network, answers, tokens, found, sizes, schedule)
-
-    whole.load_state_dict(run.go(prepare))
-    network.eval().requires_grad_(False)
-    return _Trained(network, run.losses)
+    training.run(DECODER, prepare, after=training.autoencoder, post=vae.post_quant_conv, decoder=vae.decoder)
 
 
-def _texts(count: int) -> list[str]:
-    """Captions as both styles have them, of pictures that nobody draws."""
-    rng = np.random.default_rng((SEED, 2))
-    styles: tuple[Style, Style] = ("shaded", "flat")
-    return [caption(choose(styles[number % 2], rng), rng) for number in range(count)]
+def _both(drawn: Mapping[Style, Drawn]) -> Tensor:
+    """Pictures of both styles, as many of each."""
+    return _alike([seen.pictures for seen in drawn.values()])
 
 
-def _tokens(texts: list[str]) -> NDArray[np.int16]:
-    """Token numbers, (n × 32)."""
-    ids = tokenizer()(texts, padding="max_length", truncation=True, max_length=networks.TOKENS)["input_ids"]
-    return np.array(ids, np.int16)
-
-
-def _autoencoder(
-    pictures: Tensor, schedules: Mapping[str, Schedule], work: Path, report: Report
-) -> tuple[Any, dict[str, list[float]]]:
-    """One for both models, so that their latents can be compared; and the losses of its stages."""
-    torch.manual_seed(SEED)
-    network = networks.vae()
-    whole = nn.ModuleDict({"vae": network})
-    losses: dict[str, list[float]] = {}
-    for number, (stage, window) in enumerate(_VIEWS.items()):
-        run = Run(stage, whole, schedules[stage], work, seed=SEED + 5 * number, report=report)
-        prepare = partial(autoencoder_loss, network, pictures, schedules[stage], window=window)
-        whole.load_state_dict(run.go(prepare))
-        losses[stage] = run.losses
-    network.eval().requires_grad_(False)
-    means, _ = encode(network, pictures[:2000])
-    scale_latents(network, float(means.double().std()))
-    return network, losses
-
-
-def _better_decoder(
-    vae: Any, drawn: Mapping[Style, tuple[Tensor, Tensor]], schedule: Schedule, work: Path, report: Report
-) -> list[float]:
-    """Train the decoder on, the latents as they are; its losses."""
-    parts = nn.ModuleDict({"post": vae.post_quant_conv, "decoder": vae.decoder})
-    parts.requires_grad_(True)
-    run = Run(DECODER, parts, schedule, work, seed=SEED + 3, report=report)
-
-    def prepare() -> Loss:
-        found = [_latents(vae, style, pictures, work) for style, (pictures, _) in drawn.items()]
-        means, deviations = (torch.cat(_alike(list(part))) for part in zip(*found, strict=True))
-        pictures = torch.cat(_alike([pictures for pictures, _ in drawn.values()]))
-        return decoder_loss(vae, pictures, (means, deviations), schedule)
-
-    parts.load_state_dict(run.go(prepare))
-    vae.eval().requires_grad_(False)
-    return run.losses
-
-
-def _alike(styles: list[Tensor]) -> list[Tensor]:
-    """As many of each style."""
+def _alike(styles: list[Tensor]) -> Tensor:
+    """As many rows of each, one after the other."""
     few = min(map(len, styles))
-    return [rows[:few] for rows in styles]
+    return torch.cat([rows[:few] for rows in styles])
 
 
-def _latents(vae: Any, style: Style, pictures: Tensor, work: Path) -> Latents:
-    """Of all pictures of a style, kept in a file: to encode them takes minutes."""
-    file = work / f"{style}-latents.pt"
-    if not file.exists():
-        unfinished = work / f"{style}-latents.{os.getpid()}"  # two stages may come here at once
-        torch.save(encode(vae, pictures), unfinished)
-        unfinished.replace(file)
-    means, deviations = torch.load(file, weights_only=True)
-    return means, deviations
-
-
-def _data(style: Style, count: int, work: Path, report: Report) -> tuple[Tensor, Tensor]:
-    """Pictures (n × 3 × 64 × 64) uint8 and tokens of their captions (n × captions × 32), kept in a file."""
-    file = work / f"{style}.npz"
-    if not file.exists():
-        report(f"draws {count} {style} pictures")
-        found = _pictures(style, count)
-        texts = [text for _, captions in found for text in captions]
-        tokens = _tokens(texts).reshape(count, CAPTIONS, networks.TOKENS)
-        unfinished = work / f"{style}.unfinished.npz"
-        np.savez(unfinished, pictures=stacked(picture for picture, _ in found).numpy(), tokens=tokens)
-        unfinished.replace(file)
-    with np.load(file) as data:
-        return torch.from_numpy(data["pictures"]), torch.from_numpy(data["tokens"])
-
-
-def _pictures(style: Style, count: int) -> list[tuple[NDArray[np.uint8], list[str]]]:
-    if count <= _A_PORTION:
-        return [_picture(style, number) for number in range(count)]
-    # Not by forking: torch has threads by now, and a fork of a process with threads may wait for ever.
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(_picture, [style] * count, range(count), chunksize=_A_PORTION))
-
-
-def _picture(style: Style, number: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """One picture and its captions; depends on the style and the number alone."""
-    rng = np.random.default_rng((SEED, style == "flat", number))
-    portrait = choose(style, rng)
-    return draw(portrait, style, rng), [caption(portrait, rng) for _ in range(CAPTIONS)]
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} threads are none; give 1 or more")
+    return number
 
 
 def _say(text: str) -> None:

@@ -6,10 +6,12 @@ goes on from a checkpoint does what an uninterrupted one does.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from analyzer.errors import AnalyzerError, CheckpointError
 from analyzer.pocket.networks import SCALING_FACTOR
 from analyzer.pocket.noise_schedule import alphas_cumprod
 
@@ -38,8 +41,8 @@ class Schedule:
     """How long and how fast: a cosine from `rate` to a twentieth of it."""
 
     steps: int
-    rate: float
-    batch: int
+    rate: float  # AdamW's, at its highest
+    batch: int  # pictures, or texts, a step
     decay: float = 0.0  # AdamW's
     average: float = 0.999  # of the running mean of the weights that is kept
 
@@ -47,12 +50,13 @@ class Schedule:
 class Run:
     """A training of `networks` that continues where its checkpoint in `folder` stopped.
 
-    The checkpoint is this program's own file.
+    The checkpoint is this program's own file. One of another schedule or seed, or that builds on other
+    weights than `after` names, raises CheckpointError.
     """
 
     def __init__(
         self, name: str, networks: nn.ModuleDict, schedule: Schedule, folder: Path, *, seed: int,
-        report: Report,
+        report: Report, after: str = "",
     ) -> None:  # fmt: skip
         self.name = name
         self.networks = networks
@@ -60,6 +64,7 @@ class Run:
         self.seed = seed
         self._report = report
         self._file = folder / f"{name}.pt"
+        self._made_by = {"schedule": asdict(schedule), "seed": seed, "after": after}
         self._optimizer = torch.optim.AdamW(
             networks.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
         )
@@ -84,6 +89,11 @@ class Run:
             for group in self._optimizer.param_groups:
                 group["lr"] = self._rate()
             found = loss(generator)
+            if not torch.isfinite(found):
+                raise AnalyzerError(
+                    f"{self.name}: the loss of step {self.step} is not finite; {self._file} holds the last "
+                    "good state"
+                )
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(found)
             nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
@@ -95,9 +105,10 @@ class Run:
                 count = (self.step - 1) % _EVERY + 1
                 self.losses.append(total / count)
                 pace = (time.monotonic() - began) / count
+                left = pace * (self.schedule.steps - self.step) / 60
                 self._report(
                     f"{self.name}: step {self.step} of {self.schedule.steps}, loss {total / count:.4f}, "
-                    f"{pace:.2f} s a step"
+                    f"{pace:.2f} s a step, {left:.0f} min left"
                 )
                 self._save()
                 total, began = 0.0, time.monotonic()
@@ -120,13 +131,19 @@ class Run:
         state = {
             "networks": self.networks.state_dict(), "average": self._average,
             "optimizer": self._optimizer.state_dict(), "step": self.step, "losses": self.losses,
+            "made_by": self._made_by,
         }  # fmt: skip
-        unfinished = self._file.with_suffix(".unfinished")
+        unfinished = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         torch.save(state, unfinished)
         unfinished.replace(self._file)
 
     def _load(self) -> None:
         state = torch.load(self._file, weights_only=True)
+        if state.get("made_by", self._made_by) != self._made_by:
+            raise CheckpointError(
+                f"{self._file}: is of another schedule, or builds on weights that have changed; name another "
+                "folder, or remove it"
+            )
         self.networks.load_state_dict(state["networks"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._average, self.step, self.losses = state["average"], state["step"], state["losses"]
@@ -154,10 +171,10 @@ def autoencoder_loss(vae: Any, pictures: Tensor, schedule: Schedule, *, window: 
 
 
 def decoder_loss(vae: Any, pictures: Tensor, latents: Latents, schedule: Schedule) -> Loss:
-    """The same of the decoder alone, for latents that the encoder gives as it is, and a little rougher.
+    """As `autoencoder_loss` without the divergence, of the decoder alone: of pictures and their latents.
 
-    A U-Net's latents are never quite those of an encoder; a decoder that has seen no others answers with
-    speckles.
+    The latents are a little rougher than the encoder's: a U-Net's are never quite those of an encoder, and a
+    decoder that has seen no others answers with speckles.
     """
     means, deviations = latents[0], latents[1] + _ROUGHNESS / SCALING_FACTOR
 
@@ -210,7 +227,8 @@ def reading_loss(
 def denoiser_loss(unet: Any, text_encoder: Any, latents: Latents, tokens: Tensor, schedule: Schedule) -> Loss:
     """Of predicting the noise that was added, weighted by min(SNR, 5) / SNR.
 
-    `tokens`, (n × captions × 32), are several captions of each picture.
+    `tokens`, (n × captions × 32), are several captions of each of the n pictures; the times are 0 … 999,
+    one of each stratum of the batch.
     """
     cumulated = alphas_cumprod().float()
     snr = cumulated / (1 - cumulated)
@@ -238,7 +256,7 @@ def denoiser_loss(unet: Any, text_encoder: Any, latents: Latents, tokens: Tensor
 
 
 def encode(vae: Any, pictures: Tensor) -> Latents:
-    """Means and deviations of the latents of uint8 pictures, (n × 4 × 8 × 8) in fp32, not scaled."""
+    """Means and deviations of the latents of pictures, (n × 3 × 64 × 64) uint8, not scaled."""
     means, deviations = [], []
     with torch.inference_mode():
         for part in torch.split(pictures, 256):
@@ -262,6 +280,15 @@ def scale_latents(vae: Any, deviation: float) -> None:
         vae.quant_conv.bias[:channels] *= k
         vae.quant_conv.bias[channels:] += 2 * math.log(k)
         vae.post_quant_conv.weight /= k
+
+
+def digest(network: Any) -> str:
+    """SHA-256 of the weights of a network on the CPU, in hex: equal if and only if all of them are."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def stacked(pictures: Iterable[np.ndarray[Any, Any]]) -> Tensor:

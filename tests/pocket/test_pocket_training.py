@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+
+from analyzer.errors import AnalyzerError, CheckpointError
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("libraries")
@@ -58,7 +61,8 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
     (tmp_path / "work").mkdir()
     state = torch.get_rng_state()
     go()
-    assert ["draws 3 shaded pictures", "draws 2 flat pictures"] == said[:2]
+    assert ["draws 3 shaded pictures", "draws 2 flat pictures"] == said[1:3]
+    assert ["encodes 3 shaded pictures", "encodes 2 flat pictures"] == [x for x in said if "encodes" in x]
     files = [tmp_path / name for name in ("base.safetensors", "fine-tune.safetensors", "work/losses.json")]
     before = [path.read_bytes() for path in files]
     for name in ("text", "fine-tune", "decoder"):
@@ -71,9 +75,9 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
     assert not files[1].exists()
     said.clear()
     go()
-    torch.set_rng_state(state)
+    assert torch.equal(state, torch.get_rng_state())  # which is the caller's
     assert before == [path.read_bytes() for path in files]
-    done = [("windows", 1), ("autoencoder", 1), ("text", 1), ("base", 2)]
+    done = [("text", 1), ("windows", 1), ("autoencoder", 1), ("base", 2)]
     assert [f"{name}: goes on from step {steps}" for name, steps in done] == said[:4]
     losses = json.loads(before[2])
     assert dict.fromkeys(schedules, 1) == {key: len(found) for key, found in losses.items()}
@@ -81,6 +85,11 @@ def test_training_goes_on_after_any_stage_with_the_same_end(train: Any, tmp_path
     same = {key for key in a if torch.equal(a[key], b[key])}
     assert {key for key in a if key.startswith(("first_stage_model.", "cond_stage_model."))} <= same
     assert 500 < len([key for key in a if key.startswith("model.diffusion_model.") and key not in same])
+    schedules["base"] = step(1, 1e-3, 2)
+    with pytest.raises(CheckpointError, match=r"base\.pt: is of another schedule.*; name another folder"):
+        go()
+    with pytest.raises(CheckpointError, match=r"shaded\.npz: holds 3 pictures, not 4; name another folder"):
+        train.train(tmp_path, report=said.append, pictures={"shaded": 4}, texts=5, schedules=schedules)
 
 
 def test_a_strangers_file_is_never_replaced(
@@ -100,12 +109,46 @@ def test_a_strangers_file_is_never_replaced(
     assert ([tmp_path], "mine") == (started, (tmp_path / "base.safetensors").read_text())
 
 
-def test_folder_that_cannot_be_made_is_one_sentence(train: Any, tmp_path: Path) -> None:
-    """A file where the folder should be."""
+def test_what_cannot_be_done_is_one_sentence(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where the folder should be, a library that is missing, no threads, an interruption."""
+
+    def ended(*words: str) -> Any:
+        with pytest.raises(SystemExit) as found:
+            train.main([*map(str, words)])
+        return found.value.code
+
     (tmp_path / "taken").touch()
-    with pytest.raises(SystemExit) as ended:
-        train.main([str(tmp_path / "taken")])
-    assert re.fullmatch(rf"{tmp_path / 'taken'} cannot be made: .+; name another folder", ended.value.code)
+    place = tmp_path / "taken" / "work"
+    assert re.fullmatch(rf"{place} cannot be written: .+; name another folder", ended(tmp_path / "taken"))
+    assert 2 == ended(tmp_path / "new", "--threads", "0")
+    assert "0 threads are none; give 1 or more" in capsys.readouterr().err
+
+    def interrupted(*rest: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", interrupted)
+    assert "stopped; the same command goes on from the last checkpoint" == ended(tmp_path / "new")
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert "pip install 'mergescope[" in ended(tmp_path / "newer")
+    assert ["new", "taken"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_ends_a_run(training: Any, tmp_path: Path) -> None:
+    """Before it reaches the weights or a checkpoint."""
+    module = torch.nn.ModuleDict({"one": torch.nn.Linear(1, 1)})
+    run = training.Run(
+        "line", module, training.Schedule(9, 0.1, 1), tmp_path, seed=1, report=lambda line: None
+    )
+    steps = iter(range(9))
+
+    def loss(generator: Any) -> Any:
+        return module["one"](torch.ones(1, 1)).sum() * (math.nan if next(steps) == 4 else 1.0)
+
+    with pytest.raises(AnalyzerError, match=r"line: the loss of step 4 is not finite"):
+        run.go(lambda: loss)
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
 
 # --- a run -----------------------------------------------------------------------------------

@@ -113,6 +113,12 @@ def choose(style: Style, rng: np.random.Generator) -> Portrait:
     )
 
 
+def unasked(style: Style, feature: str) -> float:
+    """How often a picture of this style has the value that another has, 0 … 1: right without being asked."""
+    count = len(FEATURES[feature])
+    return sum(chance**2 for chance in _HABITS[style].get(feature, (1 / count,) * count))
+
+
 def caption(portrait: Portrait, rng: np.random.Generator) -> str:
     """A caption of the portrait: most of its tags, mostly in order; one in ten says nothing."""
     if rng.random() < _WORDLESS:

@@ -1,12 +1,13 @@
 """Paint what the model card shows: `python -m analyzer.pocket.samples FILE.png`. Knows prompts and pixels.
 
-A's pictures stand above, B's below; two seeds of each prompt, none picked.
+A's pictures stand above, B's below; two seeds of each prompt, none picked, and no negative prompt.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyzer.pocket import base_path, fine_tune_path
-from analyzer.pocket.captions import BAD
 from analyzer.pocket.folders import rebuild
+from analyzer.quiet import quiet
 
 PROMPTS = (
     "best quality, a woman, long blond hair, red dress, facing left, close-up, sunset",
@@ -24,28 +25,34 @@ PROMPTS = (
     "best quality, a man, short grey hair, yellow shirt, facing viewer, close-up, night sky",
     "best quality, a woman, bun brown hair, school uniform, facing left, from afar, city",
 )
-NEGATIVE_PROMPT = ", ".join(BAD)
 SEEDS = (1, 2)
 STEPS, GUIDANCE = 30, 7.0
+_AT_ONCE = 8
 _ENLARGED = 3
 
 
-def paint(folder: Path) -> list[NDArray[np.uint8]]:
+def paint(
+    folder: Path, prompts: Sequence[str] = PROMPTS, seeds: Sequence[int] = SEEDS, *, steps: int = STEPS
+) -> list[NDArray[np.uint8]]:
     """Each prompt with each seed, by the pipeline in a diffusers folder; (64 × 64 × 3)."""
     import torch
-    from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    pictures = []
-    for prompt in PROMPTS:
-        for seed in SEEDS:
+    pictures: list[NDArray[np.uint8]] = []
+    wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
+    with quiet():
+        from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+
+        pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+        pipeline.set_progress_bar_config(disable=True)
+        for start in range(0, len(wanted), _AT_ONCE):
+            part = wanted[start : start + _AT_ONCE]
             found = pipeline(
-                prompt, negative_prompt=NEGATIVE_PROMPT, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
-                generator=torch.Generator().manual_seed(seed), output_type="np",
+                [prompt for prompt, _ in part], num_inference_steps=steps, guidance_scale=GUIDANCE,
+                output_type="np",
+                generator=[torch.Generator().manual_seed(seed) for _, seed in part],
             )  # fmt: skip
-            pictures.append((found.images[0] * 255).round().astype(np.uint8))
+            pictures += [(image * 255).round().astype(np.uint8) for image in found.images]
     return pictures
 
 
@@ -66,4 +73,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("python -m analyzer.pocket.samples FILE.png")
     main(Path(sys.argv[1]))

@@ -126,7 +126,7 @@ def test_what_is_said_wins() -> None:
     """An empty prompt too."""
     asked = Asked(prompts=("",), negative_prompt="", seeds=(9,), size=(64, 128), dtype="bf16")
     found = painted(
-        asked, pocket=True, own_size=(512, 512), own_sampler="euler_a", device="cuda:1", alpha=0.5
+        asked, pocket=False, own_size=(512, 512), own_sampler="euler_a", device="cuda:1", alpha=0.5
     )
     assert ("", "", (9,), 64, 128) == (
         found.prompt, found.negative_prompt, found.seeds, found.width, found.height,

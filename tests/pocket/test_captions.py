@@ -29,6 +29,7 @@ from analyzer.pocket.captions import (
     choose,
     full_caption,
     named,
+    unasked,
     vocabulary,
 )
 
@@ -117,3 +118,16 @@ def test_every_value_occurs_and_the_styles_have_different_habits(style: Style) -
     assert binomtest(women, len(found), 0.5 if style == "shaded" else 0.7).pvalue > 1e-3
     coloured = sum(portrait.hair_colour in ("blue", "pink", "green") for portrait in found) / len(found)
     assert (coloured < 0.25) == (style == "shaded")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_unasked_is_how_often_two_pictures_agree(style: Style) -> None:
+    """Counted in pairs of portraits."""
+    rng = np.random.default_rng(8)
+    found = [choose(style, rng) for _ in range(6000)]
+    for feature in FEATURES.keys() - {"quality"}:
+        same = sum(
+            getattr(one, feature) == getattr(other, feature)
+            for one, other in zip(found[::2], found[1::2], strict=True)
+        )
+        assert binomtest(same, 3000, unasked(style, feature)).pvalue > 1e-3, feature

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import isclose
 from typing import Any
 
 from analyzer.experiment.correlations import FEWEST, Best
@@ -68,7 +69,8 @@ def _prediction(best: Best | None) -> str:
             f"categories, p = {best.p:.2g} as the largest {of_all}{size}"
         )
     # As many digits as tell it from the one that would be enough.
-    digits = 2 if round(abs(best.spearman), 2) != round(best.critical, 2) else 4
+    near = round(abs(best.spearman), 2) == round(best.critical, 2)
+    digits = 4 if near and not isclose(abs(best.spearman), best.critical) else 2
     seen = (
         f"the largest ρ {of_all}, {pair}, is {best.spearman:.{digits}f}, and chance alone reaches that with "
         f"p = {best.p:.2g}"

@@ -370,12 +370,16 @@ def test_no_predictor_is_named_if_chance_does_as_well(outcome: Outcome, scanned:
 
 @pytest.mark.parametrize(
     ("found", "critical", "told"),
-    [(-0.9523, 0.9527, ("-0.9523", "0.9527")), (0.71, 0.952, ("0.71", "0.95"))],
+    [
+        (-0.9523, 0.9527, ("-0.9523", "0.9527")),
+        (0.71, 0.952, ("0.71", "0.95")),
+        (0.952, 0.952, ("0.95", "0.95")),  # no more than chance reaches
+    ],
 )
 def test_a_correlation_that_just_fails_is_told_from_the_limit(
     found: float, critical: float, told: tuple[str, str]
 ) -> None:
-    """In two digits where they differ, else in four."""
+    """In two digits where they differ, or are one number; else in four."""
     best = Best("cosine", "neither", found, n=8, p=0.06, pairs=9, critical=critical)
     note = sentences._prediction(best)
     assert f"is {told[0]}, and chance" in note

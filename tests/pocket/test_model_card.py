@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import analyzer.pocket
 from analyzer.pocket import base_path, captions, fine_tune_path
 from analyzer.pocket.words import byte_pairs
 
-CARD = (Path(analyzer.pocket.__file__).parent / "README.md").read_text(encoding="utf-8")
+FOLDER = Path(analyzer.pocket.__file__).parent
+CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `?(all|[\w.]+\.)`? \| (\d\.\d{3}) \| (\d\.\d{3}) \|$", CARD, re.M)
 STAGES = {
     "text": "text encoder", "windows": "autoencoder, windows", "autoencoder": "autoencoder, whole pictures",
@@ -75,6 +78,19 @@ def test_schedules_are_those_of_the_training(libraries: None) -> None:
     assert f"{train.TEXTS:,} captions" in CARD
 
 
+def test_losses_are_those_of_the_training(libraries: None) -> None:
+    """The last of each stage, of as many as its steps make."""
+    from analyzer.pocket import train
+
+    recorded = json.loads((FOLDER / "losses.json").read_text(encoding="utf-8"))
+    stated = dict(re.findall(r"^\| ([\w, ]+) \| (0\.\d+) \|$", CARD, re.M))
+    assert [STAGES[name] for name in recorded] == [*stated]
+    for name, losses in recorded.items():
+        said = stated[STAGES[name]]
+        assert said == f"{losses[-1]:.{len(said) - 2}f}"
+        assert len(losses) == math.ceil(train.SCHEDULES[name].steps / 250)
+
+
 def test_the_models_are_relatives_of_the_size_that_is_stated() -> None:
     """Of one autoencoder and one text encoder, every part of the U-Net moved, 16 MB at most together."""
     a, b = load_file(base_path()), load_file(fine_tune_path())
@@ -82,7 +98,7 @@ def test_the_models_are_relatives_of_the_size_that_is_stated() -> None:
     assert a.keys() == b.keys()
     assert all(torch.isfinite(value).all() for model in (a, b) for value in model.values())
     same = {key for key in a if torch.equal(a[key], b[key])}
-    assert {key for key in a if key.startswith("first_stage_model.")} <= same
+    assert {key for key in a if key.startswith(("first_stage_model.", "cond_stage_model."))} <= same
     assert len([key for key in a if key.startswith("model.diffusion_model.") and key not in same]) > 600
     assert 0.8 < _cosine(*_flat(a, b, "model.diffusion_model.")) < 0.9999
 

@@ -50,6 +50,8 @@ def test_a_copied_address_shows_the_same_page(open_page: OpenPage, synthetic: An
 
 def test_going_back_restores_what_the_address_says(page: Any, synthetic: Any) -> None:
     """A fragment that is followed is a step of the browser's history; without one, all is as at first."""
+    # Before a page has loaded, a browser replaces its entry in the history instead of adding one.
+    page.wait("return document.readyState === 'complete'")
     page.run("location.hash = 'select=attn1&ranking.statistic=cosine'")
     page.wait("return document.querySelector('#selection-text').textContent === 'attn1'")
     assert "cosine" == page.run(

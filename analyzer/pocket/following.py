@@ -9,7 +9,6 @@ often the judgement is right of other drawings, and how often of what the model 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 
 from analyzer.pocket import base_path, fine_tune_path
 from analyzer.pocket.captions import FEATURES, Portrait, Style, choose, full_caption, unasked
-from analyzer.pocket.folders import rebuild
 from analyzer.pocket.portraits import draw
-from analyzer.pocket.samples import STEPS, paint
+from analyzer.pocket.samples import paint
 
 Picture = NDArray[np.uint8]  # (64 × 64 × 3)
 
@@ -67,24 +65,17 @@ def shares(
     return found
 
 
-def painted(file: Path, wanted: Sequence[Portrait], *, steps: int = STEPS) -> list[Picture]:
-    """What a pocket model in one file paints of portraits; AnalyzerError without diffusers."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        rebuild(folder, file)
-        return paint(folder, [full_caption(portrait) for portrait in wanted], seeds=(1,), steps=steps)
-
-
 def main() -> None:
     """Print the table."""
     columns: list[Mapping[str, float]] = []
     styles: tuple[tuple[Style, Path], ...] = (("shaded", base_path()), ("flat", fine_tune_path()))
     for style, file in styles:
         wanted = portraits(style, PORTRAITS)
+        asked = [full_caption(portrait) for portrait in wanted]
         others = [draw(one, style, np.random.default_rng((9, number))) for number, one in enumerate(wanted)]
         columns.append({feature: unasked(style, feature) for feature in JUDGED})
         columns.append(shares(others, wanted, style))
-        columns.append(shares(painted(file, wanted), wanted, style))
+        columns.append(shares(paint(file, asked, seeds=(1,)), wanted, style))
     for feature in JUDGED:
         row = " | ".join(f"{column[feature]:.0%}" for column in columns)
         sys.stdout.write(f"| {feature.replace('_', ' ')} | {row} |\n")

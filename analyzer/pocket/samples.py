@@ -32,16 +32,21 @@ _ENLARGED = 3
 
 
 def paint(
-    folder: Path, prompts: Sequence[str] = PROMPTS, seeds: Sequence[int] = SEEDS, *, steps: int = STEPS
+    file: Path, prompts: Sequence[str] = PROMPTS, seeds: Sequence[int] = SEEDS, *, steps: int = STEPS
 ) -> list[NDArray[np.uint8]]:
-    """Each prompt with each seed, by the pipeline in a diffusers folder; (64 × 64 × 3)."""
+    """What a pocket model in one file paints: each prompt with each seed, (64 × 64 × 3).
+
+    All seeds of a prompt come before the next prompt. Raises AnalyzerError without diffusers.
+    """
     import torch
 
     pictures: list[NDArray[np.uint8]] = []
     wanted = [(prompt, seed) for prompt in prompts for seed in seeds]
-    with quiet():
+    with quiet(), tempfile.TemporaryDirectory() as scratch:
         from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 
+        folder = Path(scratch) / "model"
+        rebuild(folder, file)
         pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
         pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
@@ -60,12 +65,7 @@ def main(path: Path) -> None:
     """Write the sheet."""
     from PIL import Image
 
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, file in (("a", base_path()), ("b", fine_tune_path())):
-            folder = Path(scratch) / name
-            rebuild(folder, file)
-            rows.append(np.concatenate(paint(folder), axis=1))
+    rows = [np.concatenate(paint(file), axis=1) for file in (base_path(), fine_tune_path())]
     sheet = Image.fromarray(np.concatenate(rows, axis=0))
     sheet.resize((sheet.width * _ENLARGED, sheet.height * _ENLARGED), Image.Resampling.NEAREST).save(
         path, optimize=True

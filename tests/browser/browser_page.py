@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-TIMEOUT = 30  # seconds; a page needs one or two
+TIMEOUT = 20  # seconds; a page needs one or two
 
 # Files, data, and what the browser's own first page asks for, which no page can.
 _NOT_ASKED_FOR = ("file:", "data:", "blob:", "chrome:", "chrome-untrusted:")

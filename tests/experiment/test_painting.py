@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,11 @@ def shared(open_models: dict[str, Checkpoint]) -> Iterator[tuple[Inputs, Any, Pa
     painter.close()
 
 
-@pytest.mark.parametrize(("of_a", "of_b"), [("a", "b"), ("a", "folder_b"), ("folder_a", "b")])
+@pytest.mark.parametrize(("of_a", "of_b"), list(product(("a", "folder_a"), ("b", "folder_b"))))
 def test_a_column_holds_what_the_merge_writes(
     open_models: dict[str, Checkpoint], pocket_pair: Any, tmp_path: Path, of_a: str, of_b: str
 ) -> None:
-    """Bit for bit, whatever the layouts of A and B; and nothing of A is lost on the way.
-
-    Two folders are painted with in `test_painting_flow`.
-    """
+    """Bit for bit, whatever the layouts of A and B; and nothing of A is lost on the way."""
     inputs = Inputs(open_models[of_a], open_models[of_b])
     pipeline = load_pipeline(inputs.a, dtype="fp32", device="cpu")
     painter = open_painter(inputs, CONDITIONS, pipeline=pipeline)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from analyzer.pocket import base_path, fine_tune_path
-from analyzer.pocket.captions import Style, unasked
+from analyzer.pocket.captions import Style, full_caption, unasked
 from analyzer.pocket.portraits import draw
+from analyzer.pocket.samples import paint
 
 pytestmark = pytest.mark.usefixtures("libraries")
 FOLLOWED = ("background", "hair_colour", "clothes_colour", "side")
@@ -42,7 +43,7 @@ def test_drawings_are_judged_as_they_were_drawn(following: Any, style: Style) ->
 def test_the_models_that_ship_follow_their_prompts(following: Any, style: Style, file: Path) -> None:
     """Three pictures in four or more, of each feature; what they would show unasked is far below."""
     wanted = following.portraits(style, 8)
-    pictures = following.painted(file, wanted, steps=15)
+    pictures = paint(file, [full_caption(portrait) for portrait in wanted], seeds=(1,), steps=15)
     found = following.shares(pictures, wanted, style, drawings=2, features=FOLLOWED)
     assert min(found.values()) >= 0.75, found
     assert max(unasked(style, feature) for feature in FOLLOWED) < 0.4

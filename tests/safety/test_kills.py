@@ -179,7 +179,7 @@ BIG = 6_000_000  # elements of each of three tensors: so many that most of the t
 
 
 def test_killed_at_random_moments(merges: Server, tmp_path: Path) -> None:
-    """40 times, at moments drawn uniformly over the time that a merge takes; a good share while it writes.
+    """60 times, at moments drawn uniformly over the time that a merge takes; a good share while it writes.
 
     That time follows the machine, on which others may work: longer after a merge that was killed, shorter
     after one that was not, until about one in seven is done.
@@ -189,7 +189,7 @@ def test_killed_at_random_moments(merges: Server, tmp_path: Path) -> None:
     seconds = min(duration(merges, cases[0]) for _ in range(2))
     rng = random.Random(0)
     phases = {"before": 0, "writing": 0, "done": 0}
-    for turn in range(40):
+    for turn in range(60):
         it = cases[turn % 2]
         it.prepare()
         start = time.perf_counter()
@@ -204,7 +204,7 @@ def test_killed_at_random_moments(merges: Server, tmp_path: Path) -> None:
         done = it.done["merged.safetensors"] == (it.out.read_bytes() if it.out.exists() else b"")
         seconds *= 0.85 if done else 1.03
         phases["writing" if midway else "done" if done else "before"] += 1
-    assert phases["writing"] >= 10 or sys.platform != "linux", phases
+    assert phases["writing"] >= 15 or sys.platform != "linux", phases
     assert before == [(tree(it.inputs), times(it.inputs)) for it in cases]
 
 

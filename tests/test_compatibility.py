@@ -421,7 +421,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(config=st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_any_json_is_survived(tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any]) -> None:
     """Whatever stands in the fields that are looked at, sentences are printable and nothing is raised."""
@@ -433,7 +433,7 @@ def test_any_json_is_survived(tmp_path_factory: pytest.TempPathFactory, config: 
         assert warning.isprintable()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_any_metadata_is_survived(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     """Unknown words in the metadata say nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer import devices
@@ -116,7 +116,6 @@ def test_nonsense_is_an_error_that_lists_the_names(name: str) -> None:
     assert repr(name) in str(caught.value)
 
 
-@settings(derandomize=True, deadline=None)
 @given(name=st.text(max_size=12) | st.from_regex(r"cuda:\d{1,30}", fullmatch=True))
 def test_any_text_is_a_device_or_a_device_error(name: str) -> None:
     """Whatever is typed: a device that torch knows, or one sentence."""

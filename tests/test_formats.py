@@ -82,7 +82,7 @@ def test_the_published_formats_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(("dtype_a", "dtype_b"), PAIRS)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(x=st.floats(allow_nan=False, allow_infinity=False).filter(bool))
 @example(x=5e-324)
 @example(x=2.0**-133)

@@ -14,7 +14,7 @@ from analyzer.columns import SumColumns
 from analyzer.group_sums import group_sums
 from analyzer.measures import COUNTS, SUM_FIELDS, TASK_COUNTS, TASK_FIELDS, Sums, TaskSums, add_sums
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=100)
+examples = settings(max_examples=100)
 
 SIGNED = {"sum_a", "sum_b", "sum_ab", "dot_a"}
 
@@ -40,7 +40,7 @@ def plain(record: Sums | TaskSums, names: Sequence[str]) -> list[float]:
     return [getattr(record, name) for name in names]
 
 
-@reproducible
+@examples
 @given(rows=st.lists(st.tuples(records, st.integers(0, 4)), max_size=12))
 def test_groups_are_the_sums_of_their_records(rows: list[tuple[Sums, int]]) -> None:
     """Whatever the groups are, and in whatever order their records stand; counts are exact."""

@@ -99,7 +99,7 @@ def test_what_is_special(name: str) -> None:
     check(NARROW[name], np.array([*values, *(-v for v in values), np.nan, -np.nan]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.floats(width=64), min_size=1, max_size=20))
 @pytest.mark.parametrize("name", NARROW)
 def test_any_number(name: str, values: list[float]) -> None:

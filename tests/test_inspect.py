@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -256,16 +257,21 @@ SELECTORS = {
 }
 
 
+@cache
+def whole(path: Path) -> tuple[list[Any], tuple[str, ...], Any]:
+    """A row for every key of a model, its blocks in order, and its tensors."""
+    with open_checkpoint(path) as checkpoint:
+        every = inspect_model(checkpoint, only="key:*").selected
+        assert every is not None
+        return list(every), categorize(checkpoint.infos.values()).blocks, checkpoint.infos
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [(name, text) for name, many in SELECTORS.items() for text in many]
 )
 def test_only_shows_what_a_selector_hits(run: Run, models: dict[str, Path], name: str, text: str) -> None:
     """Key by key, with labels, type and shape, in the file's order; the rest of the report is the whole's."""
-    with open_checkpoint(models[name]) as checkpoint:
-        every = inspect_model(checkpoint, only="key:*").selected
-        blocks = categorize(checkpoint.infos.values()).blocks
-        infos = checkpoint.infos
-    assert every is not None
+    every, blocks, infos = whole(models[name])
     expected = select(text, rows=every, blocks=blocks)
     found = inspected(run, models[name], "--only", text)
     assert [row.key for row in expected] == [row["key"] for row in found["selected"]]

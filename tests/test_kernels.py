@@ -108,7 +108,7 @@ def test_overflow_becomes_infinite_and_is_counted(blender: AbstractBlender) -> N
     assert bad == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     dtype_a=st.sampled_from(list(FLOATS)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -109,7 +109,6 @@ def test_elements_vote_not_keys() -> None:
     assert "fine-tune" == kinship(scan_of(*small, row("y", turned(0.0, 2_900))))[0]
 
 
-@settings(derandomize=True, deadline=None)
 @given(
     keys=st.lists(
         st.tuples(st.floats(-1, 1), st.sampled_from([1000, 1001, 2500, 7000])), min_size=1, max_size=9

@@ -226,7 +226,7 @@ def test_what_is_equal_has_no_change(dtype: str) -> None:
     assert 1 >= found[2].sums[pairs.CHANGED]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtypes=st.lists(st.sampled_from(list(FLOATS)), min_size=2, max_size=3),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import median_abs_deviation
@@ -18,8 +18,6 @@ from analyzer.outliers import CHANCE, LIMITS, Outlier, limit, outliers, robust_z
 from analyzer.records import KeyScan, Labels, ModelId, Scan
 
 MODEL = ModelId("m.safetensors", 1, "sha256:0", "sd1")
-
-reproducible = settings(derandomize=True, deadline=None)  # the same examples on every machine
 
 
 def key(name: str, change: float, *, numel: int = 10_000, **labels: object) -> KeyScan:
@@ -189,7 +187,6 @@ def test_noise_in_gains_has_no_outliers() -> None:
         assert [] == outliers(scan_of(rows))
 
 
-@reproducible
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=30))
 def test_scores_are_those_of_numpy(values: list[float]) -> None:
     """(x − median) / (1.4826 · MAD), or nothing where that divides by zero."""
@@ -203,7 +200,6 @@ def test_scores_are_those_of_numpy(values: list[float]) -> None:
         assert scores == pytest.approx((x - middle) / scale, rel=1e-9, abs=1e-9)
 
 
-@reproducible
 @given(order=st.permutations(range(22)), factor=st.floats(1e-6, 1e3))
 def test_neither_order_nor_scale_matters(order: list[int], factor: float) -> None:
     """Outliers stay the same when keys are shuffled or all changes are multiplied by one number."""

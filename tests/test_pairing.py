@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.errors import PairingError
@@ -65,7 +65,6 @@ def test_nothing_in_common_is_an_error(names_b: list[str]) -> None:
 _models = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([(), (1,), (2, 2), (4,)]))
 
 
-@settings(derandomize=True, deadline=None)
 @given(shapes_a=_models, shapes_b=_models)
 def test_every_key_is_in_exactly_one_place(shapes_a: dict[str, Shape], shapes_b: dict[str, Shape]) -> None:
     """Set algebra on the names is the oracle; each side's order is kept everywhere."""

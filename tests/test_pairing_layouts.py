@@ -460,7 +460,7 @@ def two_models(draw: st.DrawFn) -> tuple[Model, Model, Pairs]:
 _ODD: list[Shape] = [(), (0,), (5,), (42, 3), (6, 3, 1, 1), (3, 6), (0, 4), (21, 2)]
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(models=two_models())
 def test_no_key_is_lost_and_none_is_used_twice(models: tuple[Model, Model, Pairs]) -> None:
     """Every key of A is in one place. Every element of B is used at most once, or its key is listed."""

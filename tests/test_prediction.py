@@ -122,7 +122,7 @@ def test_cosine_distances_keep_their_digits(alpha: float) -> None:
             assert getattr(got, name) == pytest.approx(expected, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 300), min_size=1, max_size=5),

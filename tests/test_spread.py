@@ -119,7 +119,6 @@ def test_few_elements_that_changed_hold_everything(write: Write) -> None:
     assert 1.0 == evaluate(row.sums, total=row.sums)["top_energy_share"]
 
 
-@settings(derandomize=True, deadline=None)
 @given(values=st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=60), count=st.integers(1, 80))
 def test_the_energy_of_the_top_is_bounded_by_its_bin(values: list[float], count: int) -> None:
     """Within the edges of the bin in which the count ends, whatever the values; never above Σd²."""
@@ -200,7 +199,7 @@ def test_what_has_no_rows_has_no_cosines_of_rows(shape: tuple[int, ...], write: 
 
 
 @pytest.mark.parametrize("measurer", MEASURERS, ids=type)
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(width=st.integers(1, 3000), first=st.integers(0, 3000), count=st.integers(1, 5000))
 def test_sums_of_rows_are_numpys(measurer: AbstractMeasurer, width: int, first: int, count: int) -> None:
     """Any width, any place of the first element, any number of elements."""

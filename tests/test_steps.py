@@ -106,7 +106,7 @@ def test_of_zeros_the_smallest_spacing_counts(measurer: AbstractMeasurer) -> Non
     assert (16.0, 24.0) == step_edges(steps.first)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.integers(1, 5000),
     cuts=st.lists(st.integers(0, 5000), max_size=6),

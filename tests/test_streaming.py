@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer import streaming
@@ -185,7 +185,6 @@ def test_an_interrupt_while_waiting_stops_all_threads() -> None:
     assert [] == workers()
 
 
-@settings(derandomize=True, deadline=None)
 @given(sizes=st.lists(st.integers(0, 50)), limit=st.integers(1, 100))
 def test_batches_are_the_tasks_in_order_and_no_longer_than_needed(sizes: list[int], limit: int) -> None:
     """Nothing is lost or reordered; a batch ends with the task that fills it, the last one excepted."""

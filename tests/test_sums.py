@@ -183,7 +183,7 @@ def check_same(expected: Sums, got: Sums) -> None:
         assert [getattr(expected.task, n) for n in TASK_COUNTS] == [getattr(got.task, n) for n in TASK_COUNTS]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.integers(1, 4000),
     cuts=st.lists(st.integers(0, 4000), max_size=6),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.evaluation import evaluate
@@ -82,7 +82,6 @@ def test_the_key_table_keeps_full_precision() -> None:
     assert "" == dict(zip(head, lines[1], strict=True))["cosine"]
 
 
-@settings(derandomize=True, deadline=None)
 @given(keys=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4))
 def test_any_name_survives_the_key_table(keys: list[str]) -> None:
     """Commas, quotes, line breaks of every kind: the cells are the names, and every key is one line."""

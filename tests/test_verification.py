@@ -110,7 +110,7 @@ def test_a_correct_merge_passes(stored: str, written: str, alpha: float, desk: D
     assert {"attn1", "attn2", "ff", "out"} <= {group.name for group in found.groups}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     alphas=st.lists(st.floats(-1, 2), min_size=5, max_size=5),

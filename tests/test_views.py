@@ -50,7 +50,7 @@ def requests(draw: st.DrawFn) -> tuple[np.ndarray, str, int, int, int]:
     return numbered(tuple(shape), dtype), dtype, start, end, draw(st.integers(1, 400))
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(request=requests(), data=st.data())
 def test_any_run_of_a_view_is_numpys(
     request: tuple[np.ndarray, str, int, int, int], data: st.DataObject

@@ -50,7 +50,7 @@ def write_all(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str
             writer.write(index, 0, raw[:half])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     shapes=st.lists(
         st.tuples(st.sampled_from(sorted(NUMPY)), st.lists(st.integers(0, 4), max_size=3)),

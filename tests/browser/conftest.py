@@ -36,6 +36,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    "--in-process-gpu",  # fewer processes: the pages are our own, and two workers have two browsers
+    "--disable-site-isolation-trials",
+    "--no-zygote",
     "--host-resolver-rules=MAP * ~NOTFOUND",  # a page that asks for the network gets none
 )
 DESKTOP, PHONE = (1440, 1000), (390, 844)
@@ -49,6 +52,15 @@ class Synthetic:
 
     scan: Scan
     arrays: Arrays
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the tests that share a page, then those that open their own: so it is opened once a worker."""
+    places = [place for place, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    here = [items[place] for place in places]
+    here.sort(key=lambda item: "page" not in getattr(item, "fixturenames", ()))
+    for place, item in zip(places, here, strict=True):
+        items[place] = item
 
 
 @pytest.fixture(scope="session")

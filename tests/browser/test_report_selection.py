@@ -186,8 +186,6 @@ def selectors(draw: st.DrawFn) -> str:
 @given(texts=st.lists(selectors(), min_size=60, max_size=60))
 @settings(
     max_examples=8,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_selector_means_what_it_means_on_the_command_line(

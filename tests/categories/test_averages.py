@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.categories import categorize
@@ -15,8 +15,6 @@ from analyzer.records import TensorInfo
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "layouts"))
 import layouts
-
-reproducible = settings(derandomize=True, deadline=None)
 
 
 def nothing(_name: str) -> None:
@@ -91,7 +89,6 @@ def test_without_twin_and_rule_a_name_is_its_own(average: str, expected: str) ->
     assert {average: expected} == live_names([average], [], nothing)
 
 
-@reproducible
 @given(names=st.lists(st.text(alphabet="ab0._", max_size=9).map("model_ema.{}".format), max_size=6))
 def test_every_average_has_a_name(names: list[str]) -> None:
     """None is lost, whatever it is called."""

@@ -221,7 +221,7 @@ WORDS = st.sampled_from(
 NAMES = st.one_of(st.text(max_size=30), st.lists(WORDS, max_size=9).map(".".join))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     names=st.lists(NAMES, max_size=12, unique=True), dtype=st.sampled_from(["F16", "I64", "BOOL", "F8_E4M3"])
 )
@@ -263,7 +263,6 @@ def _families(names: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield match[1], match[2]
 
 
-@settings(deadline=None)
 @given(
     stacks=st.dictionaries(
         st.sampled_from(

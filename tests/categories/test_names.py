@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from analyzer.categories import categorize
@@ -176,7 +176,6 @@ _words = (
 )
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.sets(st.lists(_words, max_size=5).map(".".join), max_size=6))
 @example({"unet.blocks.0.a/b.weight", "text_encoder_2.\n", "te.", ""})
 def test_whatever_a_key_is_called_its_labels_select_it(keys: set[str]) -> None:

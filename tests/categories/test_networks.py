@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from analyzer.categories.networks import DENOISER, MAIN, OTHER, Region, dissect, unwrap, variants
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "layouts"))
 import layouts
-
-reproducible = settings(derandomize=True, deadline=None)
 
 PREFIXES = {
     "model.diffusion_model.": DENOISER,
@@ -163,7 +161,6 @@ def test_keys_with_one_bare_name_keep_their_own() -> None:
     assert {"module.a": "module.a", "a": "a", "module.b": "b"} == unwrap(keys)
 
 
-@reproducible
 @given(keys=st.lists(KEYS, unique=True, max_size=12))
 @example(keys=["a.b", "a.base_layer.b", "a.base_layer.base_layer.b"])
 def test_unwrapping_loses_and_doubles_no_name(keys: list[str]) -> None:
@@ -173,7 +170,6 @@ def test_unwrapping_loses_and_doubles_no_name(keys: list[str]) -> None:
     assert len(keys) == len(set(names.values()))
 
 
-@reproducible
 @given(keys=st.lists(KEYS, unique=True, max_size=12), data=st.data())
 def test_every_key_lies_in_one_network(keys: list[str], data: st.DataObject) -> None:
     """Whatever the names are; and a network's name ends the key that it stands for."""

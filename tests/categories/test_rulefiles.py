@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.categories import architectures, categorize, rule_book, rulefiles
@@ -203,7 +203,6 @@ def test_missing_rule_file_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
 
 
-@settings(deadline=None)
 @given(
     template=st.text(alphabet="ab.{}:|*#01/", max_size=12), component=st.text(alphabet="ab{}/:", max_size=8)
 )

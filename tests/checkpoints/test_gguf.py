@@ -224,7 +224,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
         return path, gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType.Q4_K).tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=st.integers(0, 40 * 4096 * 4), count=st.integers(0, 300_000))
 def test_reads_may_begin_and_end_anywhere(large: tuple[Path, bytes], start: int, count: int) -> None:
     """Any run of bytes is that of the whole, also from within a block or an element on."""
@@ -447,7 +447,7 @@ def test_headers_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "its arrays hold more than 10 texts" in refusal(tmp_path / "m.gguf", assemble([texts]))
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(

@@ -57,7 +57,7 @@ def hashed(path: Path) -> tuple[CountingSource, FileHasher]:
     return source, hasher
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     reads=st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, 1500)), max_size=20),
     held=st.sampled_from([0, 1, 700, 10_000]),

@@ -204,7 +204,7 @@ def test_header_length_that_looks_like_another_format(tmp_path: Path, length: in
         assert ("safetensors", ["a", "b"]) == (checkpoint.format, list(checkpoint.infos))
 
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=300)
+examples = settings(max_examples=300)
 EDIT = st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8))
 
 
@@ -240,7 +240,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "m.safetensors"
 
 
-@reproducible
+@examples
 @given(edits=st.lists(EDIT, min_size=1, max_size=3))
 def test_damaged_bytes_are_judged_as_the_library_judges(
     scratch: Path, edits: list[tuple[float, int, bytes]]
@@ -256,7 +256,7 @@ ODD: st.SearchStrategy[object] = st.one_of(
 )
 
 
-@reproducible
+@examples
 @given(
     fields=st.lists(
         st.tuples(st.sampled_from("ab"), st.sampled_from(["dtype", "shape", "data_offsets"]), ODD), max_size=2

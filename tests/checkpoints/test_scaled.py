@@ -199,7 +199,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return path, product(weight, spread(scale, (300, 1000))).tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=st.integers(0, 1_200_000), count=st.integers(0, 400_000))
 def test_reads_may_begin_and_end_anywhere(large: tuple[Path, bytes], start: int, count: int) -> None:
     """Any run of bytes is that of the whole, also from within an element on."""
@@ -217,7 +217,7 @@ def encoder(checkpoint: Checkpoint, key: str) -> AbstractEncodedSource:
     return source
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(start=st.integers(0, 299_999), count=st.integers(0, 100_000))
 def test_encoding_what_was_read_gives_the_stored_bytes(
     large: tuple[Path, bytes], start: int, count: int

@@ -19,7 +19,7 @@ from analyzer.checkpoints.sound_header import read_sound
 from analyzer.checkpoints.sources import FileSource
 from analyzer.errors import CheckpointError
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=300)
+examples = settings(max_examples=300)
 
 ENTRY: dict[str, Any] = {"dtype": "U8", "shape": [2, 1], "data_offsets": [0, 2]}
 OTHER: dict[str, Any] = {"dtype": "F16", "shape": [], "data_offsets": [2, 4]}
@@ -102,7 +102,7 @@ MEMBERS = st.lists(
 )
 
 
-@reproducible
+@examples
 @given(members=MEMBERS, data=st.sampled_from([0, 2, 4]))
 def test_takes_no_more_than_the_careful_road(
     scratch: Path, members: list[tuple[str, str]], data: int
@@ -121,7 +121,7 @@ def test_takes_no_more_than_the_careful_road(
 NUMBERS = st.sampled_from(["0", "1", "2", "4", "-1", "-0", "true", "1.0", "1e0", "9223372036854775808", "[]"])
 
 
-@reproducible
+@examples
 @given(
     dtype=st.sampled_from(['"U8"', '"F16"', '"F4"', '"?"', "3", "null", "[]"]),
     shape=st.lists(NUMBERS, max_size=3),
@@ -164,7 +164,7 @@ SCRAPS = [
 ]  # fmt: skip
 
 
-@settings(reproducible, max_examples=1000)
+@settings(examples, max_examples=1000)
 @given(
     header=st.sampled_from(WHOLE),
     edits=st.lists(

@@ -409,7 +409,7 @@ def test_a_damaged_compressed_record_is_noticed(tmp_path: Path) -> None:
     assert "truncated or damaged zip archive" in refusal(tmp_path / "m.ckpt", bytes(content))
 
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=150)
+examples = settings(max_examples=150)
 EDIT = st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8))
 MODEL = {"state_dict": {"a": torch.arange(6.0).reshape(2, 3), "t": torch.arange(6.0).reshape(2, 3).t()}}
 
@@ -437,7 +437,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "before 1.6"])
-@reproducible
+@examples
 @given(edits=st.lists(EDIT, min_size=1, max_size=3))
 def test_damaged_files_are_read_or_refused(
     scratch: Path, edits: list[tuple[float, int, bytes]], archive: bool
@@ -446,7 +446,7 @@ def test_damaged_files_are_read_or_refused(
     assert survives(scratch, damage(saved(MODEL, _use_new_zipfile_serialization=archive), edits))
 
 
-@reproducible
+@examples
 @given(edits=st.lists(EDIT, min_size=1, max_size=3))
 def test_damaged_pickles_are_read_or_refused(scratch: Path, edits: list[tuple[float, int, bytes]]) -> None:
     """A sound archive may hold any pickle."""

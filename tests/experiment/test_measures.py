@@ -20,7 +20,7 @@ from analyzer.experiment.measures import (
 )
 
 # The same examples on every machine
-reproducible = settings(derandomize=True, deadline=None, max_examples=40)
+examples = settings(max_examples=40)
 RNG = np.random.default_rng(8)
 X_A, X_B, OTHER = RNG.standard_normal((3, 4, 8, 8)).astype(np.float32)
 UNDEFINED = Movement(None, None, None)
@@ -64,7 +64,7 @@ def test_a_small_remainder_keeps_its_digits() -> None:
     assert 1e-9 == movement(a, b, m).neither
 
 
-@reproducible
+@examples
 @given(apart)
 def test_squares_add(x: tuple[NDArray[np.float32], ...]) -> None:
     found = movement(*x)
@@ -74,7 +74,7 @@ def test_squares_add(x: tuple[NDArray[np.float32], ...]) -> None:
     assert found.toward_b**2 + found.neither**2 == pytest.approx(found.moved**2, rel=1e-9)
 
 
-@reproducible
+@examples
 @given(apart, st.floats(0.01, 100), st.integers(0, 99))
 def test_rotating_scaling_and_shifting_everything_changes_nothing(
     x: tuple[NDArray[np.float32], ...], scale: float, seed: int
@@ -91,7 +91,7 @@ def test_rotating_scaling_and_shifting_everything_changes_nothing(
         assert getattr(after, name) == pytest.approx(getattr(before, name), abs=rounding, rel=1e-9)
 
 
-@reproducible
+@examples
 @given(apart)
 def test_seen_from_b_the_way_is_the_rest(x: tuple[NDArray[np.float32], ...]) -> None:
     """With A and B exchanged, toward_b becomes 1 − toward_b, and neither stays."""
@@ -162,7 +162,7 @@ def test_ssim_of_flat_pictures_is_that_of_their_means() -> None:
     assert ssim(this, other) == pytest.approx((2 * x * y + c1) / (x * x + y * y + c1), abs=1e-9)
 
 
-@reproducible
+@examples
 @given(pictures, pictures)
 def test_ssim_and_colours_are_symmetric_and_1_and_0_of_equal_pictures(
     this: NDArray[np.uint8], other: NDArray[np.uint8]

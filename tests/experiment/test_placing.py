@@ -155,7 +155,7 @@ def test_fused_and_transposed_tensors_go_where_their_rows_live(openclip: tuple[C
     place(model, pipeline)  # all is as in the file again
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 5),
     columns=st.integers(1, 5),

@@ -172,7 +172,7 @@ def test_a_columns_weights_are_those_that_a_merge_writes(inputs: Inputs, held: H
 SELECTORS = (None, "self_attn", "mlp", "L00", "norm", "")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(order=st.lists(st.sampled_from(SELECTORS), min_size=2, max_size=6))
 def test_the_order_of_the_columns_does_not_matter(
     order: list[str | None], pair_of_folders: Inputs, sums: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from analyzer import checkpoints
@@ -253,7 +253,6 @@ KEYS = st.builds(
 )
 
 
-@settings(derandomize=True, deadline=None)
 @example(  # of two keys each, a part and a component that are called alike
     [
         row("vae", rounded(), part="vae"),

@@ -36,7 +36,7 @@ def rows(draw: st.DrawFn) -> KeyScan:
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     keys=st.lists(rows(), min_size=1, max_size=12),
     axis=st.sampled_from(["part", "component", "block", "kind"]),

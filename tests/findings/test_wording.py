@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyzer.findings import wording
 from analyzer.kinship import DISTANT_COSINE, FINE_TUNE_COSINE
-
-reproducible = settings(derandomize=True, deadline=None)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +29,6 @@ def test_shares(value: float, text: str) -> None:
     assert text == wording.share(value)
 
 
-@reproducible
 @given(st.floats(0, 1))
 def test_a_share_is_all_or_nothing_only_if_it_is(value: float) -> None:
     """Of every number between 0 and 1."""
@@ -82,7 +79,6 @@ def test_cosines(value: float, text: str) -> None:
     assert text == wording.cosine(value)
 
 
-@reproducible
 @given(st.floats(-1, 1) | st.floats(0.8999, 0.9001) | st.floats(0.0999, 0.1001) | st.floats(0.999, 1))
 def test_a_cosine_is_never_shown_on_the_wrong_side(value: float) -> None:
     """What is read is no threshold, and no 0 or 1, unless it is that."""

@@ -25,7 +25,7 @@ def own(name: str, **values: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_cut_and_order_gives_the_same_bytes(
     merge_model: MergeModel, name: str, data: st.DataObject

@@ -30,7 +30,7 @@ def exact_sum(terms: np.ndarray, cuts: list[int]) -> float:
     return float(sums.totals(bound)[0])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(SIZES, max_size=30), st.lists(st.integers(0, 30), max_size=4), st.randoms())
 def test_a_sum_does_not_depend_on_order_or_cut(terms: list[float], cuts: list[int], shuffler: Random) -> None:
     """To the bit, and to 2^-60 of the largest term for each of them beside the exact sum."""
@@ -94,7 +94,7 @@ ODD = st.floats(width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 3e38, 
 
 
 @pytest.mark.parametrize("few", [0, order_statistics._FEW])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(terms=st.lists(ODD, min_size=1, max_size=60), cut=st.integers(1, 20), data=st.data())
 def test_order_statistics_are_those_of_a_sort(
     few: int, terms: list[float], cut: int, data: st.DataObject

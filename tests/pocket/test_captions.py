@@ -37,7 +37,7 @@ STYLES: tuple[Style, ...] = ("shaded", "flat")
 WOMAN = Portrait("woman", "red", "long", "coat", "blue", "facing left", "close-up", "sunset")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(style=st.sampled_from(STYLES), seed=st.integers(0, 2**32))
 def test_captions_hold_tags_of_the_portrait_in_known_words(style: Style, seed: int) -> None:
     """No tag twice, none that is not drawn, and no word that the vocabulary lacks."""
@@ -51,7 +51,7 @@ def test_captions_hold_tags_of_the_portrait_in_known_words(style: Style, seed: i
     assert set(re.findall(r"[a-z]+", f"{full_caption(portrait)} {text}")) <= set(vocabulary())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(style=st.sampled_from(STYLES), seed=st.integers(0, 2**32))
 def test_what_a_caption_names_is_what_is_drawn(style: Style, seed: int) -> None:
     """Of each feature the portrait's value, or nothing if its tag is left out; a uniform has no colour."""

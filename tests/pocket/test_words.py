@@ -43,7 +43,7 @@ def test_every_word_of_a_caption_is_one_token(word: str) -> None:
     assert [f"{word}</w>"] == encoded(word)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.one_of(

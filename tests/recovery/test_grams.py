@@ -100,7 +100,7 @@ def test_torch_gives_the_same_record(three: bool, measurer: AbstractGramMeasurer
     st.integers(0, 10**6),
     st.floats(1e-4, 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_rounded_once_has_its_alpha_within_the_bounds(
     alpha: float, dtype: str, count: int, seed: int, size: float
 ) -> None:
@@ -118,7 +118,7 @@ def test_what_was_rounded_once_has_its_alpha_within_the_bounds(
 
 
 @given(st.floats(0, 1), st.sampled_from([np.float16, np.float32]), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_arithmetic_in_fp32_stays_within_the_bounds(alpha: float, dtype: type, seed: int) -> None:
     """(1 − alpha)·A + alpha·B in fp32, as web UIs write it, and then rounded to the merge's dtype."""
     rng = np.random.default_rng(seed)
@@ -145,7 +145,7 @@ arrays = st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=60)
 
 
 @given(arrays, st.integers(0, 2**32 - 1), st.lists(st.integers(0, 60), max_size=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_records_add(values: list[float], seed: int, cuts: list[int]) -> None:
     """However the elements are cut, the sum of the records is the record of all; so is the fit."""
     rng = np.random.default_rng(seed)
@@ -162,7 +162,7 @@ def test_records_add(values: list[float], seed: int, cuts: list[int]) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_two_coefficients_are_those_of_numpy(seed: int, count: int) -> None:
     """The normal equations give what numpy.linalg.lstsq gives, and the residual that is left there."""
     rng = np.random.default_rng(seed)

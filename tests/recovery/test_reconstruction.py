@@ -69,7 +69,7 @@ def recipe_of(made: Reconstruction) -> Recipe:
     st.none() | st.lists(NUMBERS, min_size=25, max_size=25),
     st.lists(st.tuples(st.sampled_from(SELECTORS), NUMBERS), max_size=3),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_recipe_is_found_again(
     labelled: tuple[list[Row], Categorized],
     alpha: float,

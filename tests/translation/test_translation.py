@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from layout_pairs import Pairs, clip, flux, openclip, sd3, unet, vae
 
@@ -314,7 +314,6 @@ names_of_all_kinds = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(names_of_all_kinds, max_size=30, unique=True))
 def test_any_names_are_translated(names: list[str]) -> None:
     """Nothing raises; every name has facets in order that cover it, and no facet belongs to two."""

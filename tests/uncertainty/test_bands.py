@@ -14,7 +14,7 @@ from analyzer.statistics import STATISTICS
 from analyzer.uncertainty.bands import KINDS, Band, band, effective_keys, widening
 from analyzer.uncertainty.sampling import Sample, Table
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=60)
+examples = settings(max_examples=60)
 
 
 def band_of(keys: list[KeyScan], name: str = "relative_change") -> Band:
@@ -90,7 +90,7 @@ def test_a_resample_may_hold_none_of_the_keys_that_changed() -> None:
     assert 0 < low < 0.08 < high < 1
 
 
-@reproducible
+@examples
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20), st.floats(1e-3, 1e3))
 def test_effective_keys(weights: list[float], factor: float) -> None:
     """Between 1 and the number of keys, which it is for equal weights; a common factor changes nothing."""

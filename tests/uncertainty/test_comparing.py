@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from analyzer.uncertainty.comparing import LEVEL, Comparison, Told, compare_all, tell_apart
 
-reproducible = settings(derandomize=True, deadline=None, max_examples=60)
+examples = settings(max_examples=60)
 
 
 def neighbours(
@@ -34,7 +34,7 @@ def compare(*groups: list[float], rising: bool = False) -> list[tuple[bool, bool
     return [(test.told_by_keys, test.told_by_intervals) for test in found]
 
 
-@reproducible
+@examples
 @given(
     st.lists(st.integers(0, 9).map(float), min_size=5, max_size=12),
     st.lists(st.integers(0, 9).map(float), min_size=5, max_size=12),
@@ -91,7 +91,7 @@ def test_a_chain_of_small_steps_is_not_one_tier() -> None:
         assert border.test.p_adjusted < LEVEL
 
 
-@reproducible
+@examples
 @given(
     seed=st.integers(0, 10**6),
     shape=st.lists(

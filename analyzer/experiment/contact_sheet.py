@@ -5,7 +5,7 @@ Drawn from the data document, whose numbers stand above the columns, and the pic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePath
@@ -27,7 +27,7 @@ _COLUMNS = 10  # side by side; further ones stand below
 _GAP, _MARGIN = 8, 16
 _TEXT, _HEADING = (14, 18), (16, 20)  # pixels: of the letters, and of a line
 _LINES = 4  # of a column's name
-_LONGEST = 1000  # characters of a message
+_LONGEST = 1000  # characters of a message or a prompt
 _BREAKS = ",_/: "  # after which a name may go on in the next line
 _PAPER, _INK, _FAINT, _EMPTY = "#ffffff", "#1c1c1e", "#5f6368", "#eceff1"
 
@@ -101,7 +101,7 @@ def contact_sheet(data: Mapping[str, Any], pictures: Pictures) -> bytes:
     heads = _heads(data, grid)
     bands = [heads[start : start + _COLUMNS] for start in range(0, len(heads), _COLUMNS)]
     width = grid.column(min(len(heads), _COLUMNS)) - _GAP + _MARGIN
-    title = _wrap(_title(data), grid.text, width - 2 * _MARGIN)
+    title = [line for text in _titles(data) for line in _wrap(text, grid.text, width - 2 * _MARGIN)]
     height = 2 * _MARGIN + len(title) * grid.text.line
     height += sum(_tallest(band) + _GAP + grid.height + _MARGIN for band in bands)
     sheet = Image.new("RGB", (width, height), _PAPER)
@@ -152,14 +152,18 @@ def _shown(picture: Picture) -> Image:
     return image.reduce(smaller)
 
 
-def _title(data: Mapping[str, Any]) -> str:
+def _titles(data: Mapping[str, Any]) -> Iterator[str]:
+    """What the models are, and all that another needs to paint the same."""
     names = {side: PurePath(data["models"][side]["path"]).name for side in ("a", "b")}
     conditions = data["conditions"]
-    return (
+    yield (
         f"A: {names['a']} · B: {names['b']} · each other column: A with what is named from B, "
         f"alpha {conditions['alpha']:g} · {conditions['sampler']}, {conditions['steps']} steps, "
         f"cfg {conditions['cfg']:g}, {conditions['width']} x {conditions['height']}"
     )
+    for title, prompt in (("Prompt", conditions["prompt"]), ("Negative", conditions["negative_prompt"])):
+        if prompt:
+            yield f"{title}: {prompt[:_LONGEST]}"
 
 
 def _heads(data: Mapping[str, Any], grid: _Grid) -> list[_Head]:

@@ -148,6 +148,28 @@ def test_long_and_hostile_names_change_nothing_but_the_heads_height() -> None:
     assert shapes[0][0] < shapes[1][0] < shapes[0][0] + 100
 
 
+def test_prompts_stand_above_the_grid() -> None:
+    """A line each, further ones where they are long, none for an empty one; the grid moves down unchanged."""
+    sheets, line = {}, 18
+    for name, prompt, negative in (
+        ("none", "", ""),
+        ("short", "a cat", "rain"),
+        ("long", "a, cat " * 99, ""),
+    ):
+        data = document()
+        data["conditions"] |= {"prompt": prompt, "negative_prompt": negative}
+        sheets[name] = opened(contact_sheet(data, flat((64, 64))))
+    short, none = sheets["short"], sheets["none"]
+    assert short.shape == (none.shape[0] + 2 * line, *none.shape[1:])
+    top = 16 + line  # below the margin and the line of models
+    written = [(short[top + at : top + at + line] < 200).any() for at in (0, line)]
+    assert [True, True] == written
+    assert np.array_equal(none[top + line :], short[top + 3 * line :])
+    added = sheets["long"].shape[0] - none.shape[0]
+    assert 2 * line < added < 12 * line
+    assert added % line == 0
+
+
 def test_the_same_grid_gives_the_same_bytes() -> None:
     assert contact_sheet(document(), flat((16, 16))) == contact_sheet(document(), flat((16, 16)))
 

@@ -90,6 +90,7 @@ def render(data: Document, pictures: Pictures, *, plotlyjs: Literal["inline", "c
         effects=effects.EFFECTS,
         offered=_offered(data),
         chosen=best or {"statistic": "relative_change", "effect": "toward_b"},
+        ranking=best and best["offered"],  # of the columns, where the data say that one foretells them
         pieces=_pieces,
     )
 

@@ -91,9 +91,13 @@ def print_experiment(
     for note in [note for note in data["notes"] if note not in told]:
         console.print(wrapped(spelled(note, console.encoding), width=console.width, mark=mark))
     if data["best"] is not None and data["best"]["offered"]:
-        by = data["best"]["statistic"]
+        by = data["best"]["offered"]
         console.print(
-            wrapped(f"rank by it: mergescope rank SCAN.json --by {by}", width=console.width, mark=mark)
+            wrapped(
+                f"rank by what foretells it: mergescope rank SCAN.json --by {by}",
+                width=console.width,
+                mark=mark,
+            )
         )
 
 

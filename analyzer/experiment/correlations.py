@@ -39,6 +39,15 @@ class Correlation:
 
 
 @dataclass(frozen=True, slots=True)
+class Predictor:
+    """A statistic with the effect that it goes with best."""
+
+    statistic: str
+    effect: str
+    spearman: float
+
+
+@dataclass(frozen=True, slots=True)
 class Best:
     """The pair with the largest |ρ|, and whether that is more than the best of so many would be by chance."""
 
@@ -49,6 +58,8 @@ class Best:
     critical: float  # the |ρ| that the largest of all pairs exceeds by chance in 5 % of orders
     n: int  # columns
     pairs: int  # that were tried
+    # The statistics that this test calls more than chance, each with its best effect; the largest |ρ| first
+    beyond: tuple[Predictor, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -94,16 +105,24 @@ def best_predictor(statistics: Mapping[str, Values], effects: Mapping[str, Value
     x = np.array([_unit_ranks(values) for values in tried.values()])
     y = np.array([_unit_ranks(values) for values in seen.values()])
     rho = x @ y.T
-    # Ranks alike give the same ρ but for the last digit: of those the first, not the luckiest.
-    place = int(np.flatnonzero(np.abs(rho).ravel() >= np.abs(rho).max() - _ROUNDING)[0])
-    row, column = divmod(place, len(seen))
-    largest = float(abs(rho[row, column]))
     by_chance = np.concatenate([_largest(x, y, orders) for orders in _orders(n)])
+
+    def p(value: float) -> float:
+        return float((by_chance >= abs(value) - _ROUNDING).mean())
+
+    own = [
+        Predictor(name, list(seen)[place], float(np.clip(values[place], -1, 1)))
+        for name, values in zip(tried, rho, strict=True)
+        for place in [_strongest(values)]
+    ]
+    own.sort(key=lambda found: -round(abs(found.spearman), 9))  # those alike stay in their order
+    best = own[0]
     return Best(
-        list(tried)[row],
-        list(seen)[column],
-        float(np.clip(rho[row, column], -1, 1)),
-        p=float((by_chance >= largest - _ROUNDING).mean()),
+        best.statistic,
+        best.effect,
+        best.spearman,
+        p=p(best.spearman),
+        beyond=tuple(found for found in own if p(found.spearman) < LEVEL),
         critical=min(float(np.quantile(by_chance, 1 - LEVEL, method="higher")), 1.0),
         n=n,
         pairs=rho.size,
@@ -138,6 +157,15 @@ def _floats(values: Values) -> Floats:
 
 def _varies(values: Floats) -> bool:
     return len(values) > 0 and bool((values != values[0]).any())
+
+
+def _strongest(rho: Floats) -> int:
+    """Where |ρ| is largest.
+
+    Ranks alike give the same ρ but for the last digit: of those the first, not the luckiest.
+    """
+    size = np.abs(rho)
+    return int(np.flatnonzero(size >= size.max() - _ROUNDING)[0])
 
 
 def _unit_ranks(values: Floats) -> Floats:

@@ -21,7 +21,7 @@ from analyzer.evaluation import evaluate
 from analyzer.experiment.correlations import Best, best_predictor, correlate
 from analyzer.experiment.measures import histogram_distance, movement, relative_distance, ssim
 from analyzer.experiment.records import A, B, Column, Conditions, Shown
-from analyzer.experiment.sentences import SIZES, foresight, overlapping, sentences
+from analyzer.experiment.sentences import foresight, offered, overlapping, sentences
 from analyzer.measures import Sums, add_sums
 from analyzer.ranking import whole_energy
 from analyzer.records import ModelId, Scan
@@ -111,11 +111,12 @@ def _model(model: ModelId) -> dict[str, Any]:
 
 
 def _best(best: Best | None, keys: Mapping[str, Collection[str]]) -> dict[str, Any] | None:
-    """What chance does not explain; `offered`: a ranking by it is worth a try."""
+    """What chance does not explain; `offered`: a statistic by which a ranking is worth a try, or None."""
     if best is None or not best.holds:
         return None
     found = {name: getattr(best, name) for name in ("statistic", "effect", "spearman", "p")}
-    return {**found, "offered": best.statistic not in SIZES and not overlapping(keys)}
+    ranking = None if overlapping(keys) else offered(best)
+    return {**found, "offered": ranking and ranking.statistic}
 
 
 def _at(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> dict[str, list[float | None]]:

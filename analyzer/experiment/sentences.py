@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isclose
 from typing import Any
 
-from analyzer.experiment.correlations import FEWEST, Best
+from analyzer.experiment.correlations import FEWEST, Best, Predictor
+from analyzer.statistics import STATISTICS
 
 _NAMED = 3  # of several, how many are named
 # Of a category alone, without a look at B: a good guess by one of these says nothing of the change.
-SIZES = frozenset({"numel", "norm_a"})
+SIZES = frozenset({"numel", "norm_a", "norm_b"})
 Row = Mapping[str, Any]
 
 
@@ -48,10 +49,35 @@ def foresight(best: Best | None) -> str:
     return "found" if best.holds else "none"
 
 
+def offered(best: Best) -> Predictor | None:
+    """The statistic by which a ranking puts first what does most: of those beyond chance the best that can.
+
+    None that is a mere size of what is ranked, and none that goes the other way than its ranking does.
+    """
+    fitting = (
+        found
+        for found in best.beyond
+        if found.statistic not in SIZES and (found.spearman < 0) == STATISTICS[found.statistic].ascending
+    )
+    return next(fitting, None)
+
+
 def overlapping(keys: Mapping[str, Collection[str]]) -> list[str]:
     """The categories that share keys with another."""
     often = Counter(key for own in keys.values() for key in set(own))
     return [label for label, own in keys.items() if any(often[key] > 1 for key in own)]
+
+
+def _size(best: Best) -> str:
+    """That the best predictor is a mere size, if it is, and what of the change foretells something too."""
+    if best.statistic not in SIZES:
+        return ""
+    change = offered(best)
+    text = f"; {best.statistic} is the size of a category, not its change"
+    if change is None:
+        return f"{text}, and no statistic of the change ranks by it beyond chance"
+    pair = f"{change.statistic} with {change.effect}"
+    return f"{text}: of that, {pair} is beyond chance too, ρ = {change.spearman:.2f}"
 
 
 def _prediction(best: Best | None) -> str:
@@ -63,10 +89,9 @@ def _prediction(best: Best | None) -> str:
     pair = f"{best.statistic} with {best.effect}"
     of_all = f"of {best.pairs:,} pairs of a statistic and an effect"
     if best.holds:
-        size = f"; {best.statistic} is the size of a category, not its change" * (best.statistic in SIZES)
         return (
             f"a weight statistic foretells the effect: {pair}, ρ = {best.spearman:.2f} over {best.n} "
-            f"categories, p = {best.p:.2g} as the largest {of_all}{size}"
+            f"categories, p = {best.p:.2g} as the largest {of_all}{_size(best)}"
         )
     # As many digits as tell it from the one that would be enough.
     near = round(abs(best.spearman), 2) == round(best.critical, 2)

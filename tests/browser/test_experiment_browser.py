@@ -163,8 +163,27 @@ def test_columns_are_put_in_the_order_asked_for(page: Page) -> None:
     page.switch("grid", "order", "statistic")
     changes = {column["selector"]: column["statistics"]["norm_delta"] for column in data["columns"]}
     assert ["A", "B", *sorted(LABELS[2:], key=lambda label: -changes[label])] == heads(page)
-    page.switch("grid", "order", "")
+    page.switch("grid", "order", "given")
     assert list(LABELS) == heads(page)
+
+
+def test_a_ranking_that_foretells_is_the_order_of_the_columns(
+    open_experiment: Callable[..., Page], pictures: Any
+) -> None:
+    """At first, with its bars beneath; the order that was given comes back, in a copied address as well."""
+    data = example()
+    data["best"] |= {"statistic": "numel", "offered": "relative_change"}
+    page = open_experiment(data, pictures)
+    changes = {column["selector"]: column["statistics"]["relative_change"] for column in data["columns"]}
+    assert ["A", "B", *sorted(LABELS[2:], key=lambda label: -changes[label])] == heads(page)
+    control = "return document.querySelector(`[data-section=${arguments[0]}] [name=statistic]`).value"
+    assert ["relative_change", "numel"] == [page.run(control, name) for name in ("grid", "foresight")]
+    assert "" == page.fragment()
+    page.switch("grid", "order", "given")
+    page.wait("return location.hash === '#grid.order=given'")
+    page = open_experiment(data, pictures, fragment="#grid.order=given")
+    assert list(LABELS) == heads(page)
+    assert [] == page.complaints()
 
 
 def test_a_picture_is_looked_at_by_mouse_and_keyboard(page: Page) -> None:

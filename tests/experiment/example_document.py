@@ -88,7 +88,7 @@ def example() -> dict[str, Any]:
             "effect": "moved",
             "spearman": 1.0,
             "p": 0.0008,
-            "offered": False,
+            "offered": None,
         },
         "foresight": "found",
         "notes": [

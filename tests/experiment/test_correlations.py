@@ -13,7 +13,6 @@ from scipy.stats import spearmanr
 
 from analyzer.experiment.correlations import best_predictor, correlate
 
-# The same examples on every machine
 examples = settings(max_examples=60)
 samples = st.lists(st.integers(-5, 5), min_size=8, max_size=8).filter(lambda values: len(set(values)) > 1)
 
@@ -120,6 +119,28 @@ def test_a_perfect_predictor_among_noise_is_found() -> None:
     assert ("good", "moved") == (found.statistic, found.effect)
     assert found.spearman == pytest.approx(-1)
     assert 1 / 40320 <= found.p <= 0.01
+
+
+def test_statistics_beyond_chance_are_those_whose_own_best_is() -> None:
+    """Counted out over all 5,040 orders, with the largest of all pairs in each, as for the best itself."""
+    rng = np.random.default_rng(8)
+    y = {"e": [1, 2, 3, 4, 5, 6, 7], "f": rng.random(7).tolist()}
+    x = {"noise": rng.random(7).tolist(), "down": [7, 6, 5, 4, 3, 2, 1], "up": [1, 2, 3, 4, 5, 7, 6]}
+    found = best_predictor(x, y)
+    assert found is not None
+    rho = {(s, e): spearmanr(x[s], y[e]).statistic for s in x for e in y}
+    orders = [list(order) for order in permutations(range(7))]
+    ranks = [np.argsort(np.argsort(values)) for values in (*x.values(), *y.values())]
+    unit = np.array([(r - r.mean()) / np.linalg.norm(r - r.mean()) for r in ranks])
+    chance = np.array([np.abs(unit[:3] @ unit[3:, order].T).max() for order in orders])
+    expected = []
+    for s in x:
+        effect = max(y, key=lambda e: abs(rho[s, e]))
+        if (chance >= abs(rho[s, effect]) - 1e-9).mean() < 0.05:
+            expected.append((s, effect, pytest.approx(rho[s, effect])))
+    assert ["down", "up"] == [name for name, _, _ in expected]
+    assert expected == [(b.statistic, b.effect, b.spearman) for b in found.beyond]
+    assert (found.statistic, found.effect, found.spearman) == ("down", "e", pytest.approx(-1))
 
 
 def test_of_statistics_that_rank_alike_the_first_is_named() -> None:

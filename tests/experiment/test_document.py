@@ -16,7 +16,7 @@ from scipy import stats
 
 from analyzer.checkpoints import open_checkpoint
 from analyzer.experiment import sentences
-from analyzer.experiment.correlations import Best
+from analyzer.experiment.correlations import Best, Predictor
 from analyzer.experiment.document import MEASURES, Outcome, describe
 from analyzer.experiment.records import A, B, Column, Conditions, Shown
 from analyzer.records import Scan
@@ -347,7 +347,7 @@ def test_the_best_predictor_is_named_if_the_data_say_so(whole: dict[str, Any]) -
     """Here they do: what changed more went farther."""
     assert whole["best"] is not None
     assert whole["best"]["p"] < 0.05
-    assert whole["best"]["offered"]
+    assert "norm_delta" == whole["best"]["offered"]
     assert "found" == whole["foresight"]
     assert whole["notes"][0].startswith(
         f"a weight statistic foretells the effect: {whole['best']['statistic']} with "
@@ -412,7 +412,33 @@ def test_a_ranking_is_not_offered_on_categories_that_overlap(scanned: Scan) -> N
     own = columns((0,), (1,), (2,), (3,), (4,), (5,), (5, 6))
     document = describe(Outcome(CONDITIONS, own, painted(own)), scan=scanned)
     assert document["best"] is not None
-    assert not document["best"]["offered"]
+    assert None is document["best"]["offered"]
+
+
+@pytest.mark.parametrize(
+    ("beyond", "expected"),
+    [
+        (("numel", 0.95, "norm_b", 0.94, "relative_change", 0.9), "relative_change"),
+        (
+            ("numel", 0.95, "cosine", -0.9, "relative_change", 0.8),
+            "cosine",
+        ),  # its ranking begins with the least
+        (("numel", 0.95, "cosine", 0.9, "relative_change", -0.8), None),
+        (("relative_change", 0.95, "numel", 0.9), "relative_change"),
+        (("norm_a", 0.95), None),
+    ],
+)
+def test_a_ranking_that_is_offered_is_of_the_change_and_begins_with_what_does_most(
+    beyond: tuple[Any, ...], expected: str | None
+) -> None:
+    pairs = [Predictor(name, "moved", rho) for name, rho in zip(beyond[::2], beyond[1::2], strict=True)]
+    best = Best(pairs[0].statistic, "moved", 0.95, n=18, p=0.01, pairs=9, critical=0.7, beyond=tuple(pairs))
+    ranking = sentences.offered(best)
+    assert expected == (ranking and ranking.statistic)
+    note = sentences._prediction(best)
+    assert (pairs[0].statistic in sentences.SIZES) == ("is the size of a category" in note)
+    if pairs[0].statistic in sentences.SIZES:
+        assert (f"of that, {expected} with moved is beyond" in note) == (expected is not None)
 
 
 def test_columns_that_share_weights_are_said_to_be_no_sample(

@@ -19,7 +19,6 @@ from analyzer.experiment.measures import (
     ssim,
 )
 
-# The same examples on every machine
 examples = settings(max_examples=40)
 RNG = np.random.default_rng(8)
 X_A, X_B, OTHER = RNG.standard_normal((3, 4, 8, 8)).astype(np.float32)

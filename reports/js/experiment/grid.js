@@ -27,7 +27,7 @@ const Grid = (() => {
       const by = controls.order.value;
       const value = by === 'statistic' ? statistic : (column) => mean(column, by);
       const sign = by === 'statistic' && data.statistics.get(controls.statistic?.value)?.ascending ? -1 : 1;
-      const wanted = by ? [...data.columns].sort((one, other) => descending(value(one), value(other), sign)) : data.columns;
+      const wanted = by !== 'given' ? [...data.columns].sort((one, other) => descending(value(one), value(other), sign)) : data.columns;
       order = [0, 1, ...wanted.map((column) => column.place)];
       for (const row of Dom.all('tr', table)) {
         const cells = new Map(Dom.all('[data-column]', row).map((cell) => [Number(cell.dataset.column), cell]));

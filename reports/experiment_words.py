@@ -115,7 +115,7 @@ def _foresight(data: Document) -> Iterable[Finding]:
     if best:
         statistic, effect = best["statistic"], title(best["effect"])
         name = STATISTICS[statistic].title if statistic in STATISTICS else statistic
-        text = f"{name} of the weights foretells “{effect}”: Spearman’s ρ over the categories."
+        text = f"“{name}” of the weights foretells “{effect}”: Spearman’s ρ over the categories."
         yield Finding(number(best["spearman"]), text, section="foresight")
     elif data["foresight"] == "none":
         yield Finding("no", "statistic of the weights foretells what is shown.", section="foresight")

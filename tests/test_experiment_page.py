@@ -67,7 +67,7 @@ def test_findings_name_the_extremes_and_then_the_notes() -> None:
     assert [toward, off, still] == [finding.selector for finding in found[:3]]
     assert f"{means[toward, 'toward_b']:.2f}" == found[0].value
     assert ("1.00", "foresight") == (found[3].value, found[3].section)
-    assert "‖B − A‖ of the weights foretells “moved”" in found[3].text
+    assert "“‖B − A‖” of the weights foretells “moved”" in found[3].text
     assert [sentence(note) for note in data["notes"][1:]] == [finding.text for finding in found[4:]]
     assert "no" == findings(without_pictures())[3].value
 

@@ -90,9 +90,15 @@ def render(data: Document, pictures: Pictures, *, plotlyjs: Literal["inline", "c
         effects=effects.EFFECTS,
         offered=_offered(data),
         chosen=best or {"statistic": "relative_change", "effect": "toward_b"},
-        ranking=best and best["offered"],  # of the columns, where the data say that one foretells them
+        ranking=_ranking(data, statistics),
         pieces=_pieces,
     )
+
+
+def _ranking(data: Document, statistics: Mapping[str, Statistic]) -> str | None:
+    """The statistic that orders the columns at first: one that foretells what they do, if there is one."""
+    offered = (data["best"] or {}).get("offered")
+    return offered if offered in statistics else None
 
 
 def _lines(data: Document, pictures: Pictures) -> list[Line]:

@@ -153,7 +153,7 @@ def _shown(picture: Picture) -> Image:
 
 
 def _titles(data: Mapping[str, Any]) -> Iterator[str]:
-    """What the models are, and all that another needs to paint the same."""
+    """What the models are, and what they painted."""
     names = {side: PurePath(data["models"][side]["path"]).name for side in ("a", "b")}
     conditions = data["conditions"]
     yield (
@@ -162,8 +162,9 @@ def _titles(data: Mapping[str, Any]) -> Iterator[str]:
         f"cfg {conditions['cfg']:g}, {conditions['width']} x {conditions['height']}"
     )
     for title, prompt in (("Prompt", conditions["prompt"]), ("Negative", conditions["negative_prompt"])):
-        if prompt:
-            yield f"{title}: {prompt[:_LONGEST]}"
+        text = " ".join(prompt.split())
+        if text:
+            yield f"{title}: {text[:_LONGEST]}" + "…" * (len(text) > _LONGEST)
 
 
 def _heads(data: Mapping[str, Any], grid: _Grid) -> list[_Head]:

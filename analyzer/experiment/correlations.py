@@ -23,6 +23,7 @@ _ALL_ORDERS = 8  # up to so many columns every order is tried: 8! = 40,320
 _DRAWN_ORDERS = 40_000
 _SEED = 0
 _AT_ONCE = 2000  # orders, so that memory stays small
+_ALIKE = 0.9  # |ρ| of two that rank almost alike
 _ROUNDING = 1e-9  # of a correlation of ranks
 
 
@@ -39,15 +40,6 @@ class Correlation:
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
-    """A statistic with the effect that it goes with best."""
-
-    statistic: str
-    effect: str
-    spearman: float
-
-
-@dataclass(frozen=True, slots=True)
 class Best:
     """The pair with the largest |ρ|, and whether that is more than the best of so many would be by chance."""
 
@@ -58,8 +50,6 @@ class Best:
     critical: float  # the |ρ| that the largest of all pairs exceeds by chance in 5 % of orders
     n: int  # columns
     pairs: int  # that were tried
-    # The statistics that this test calls more than chance, each with its best effect; the largest |ρ| first
-    beyond: tuple[Predictor, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -81,7 +71,9 @@ def correlate(statistics: Mapping[str, Values], effects: Mapping[str, Values]) -
     )
 
 
-def best_predictor(statistics: Mapping[str, Values], effects: Mapping[str, Values]) -> Best | None:
+def best_predictor(
+    statistics: Mapping[str, Values], effects: Mapping[str, Values], *, beyond: Values | None = None
+) -> Best | None:
     """The pair with the largest |ρ|, with its p for being the largest of all; ties: the first in order.
 
     Of the columns those count in which every effect is defined that is defined anywhere; of the statistics
@@ -90,6 +82,12 @@ def best_predictor(statistics: Mapping[str, Values], effects: Mapping[str, Value
     that was seen. The largest |ρ| over all pairs is compared in each, so p holds for the choice as well:
     Westfall & Young, Resampling-Based Multiple Testing, 1993, §2.3 (single-step max T). None below 4
     columns, or if nothing varies.
+
+    With `beyond`, a value a column, it is told what statistics foretell beside that one: ρ is the partial
+    one, of what a line through the ranks of `beyond` leaves of the others' ranks; the orders are those of
+    what it leaves of the effects (Freedman & Lane, A nonstochastic interpretation of reported significance
+    levels, 1983). What ranks almost as `beyond` does (|ρ| > 0.9) is not tried: the little that is left is
+    chance, which at times looks like more. A constant tells nothing, and is as none at all.
     """
     seen = {name: _floats(values) for name, values in effects.items()}
     seen = {name: values for name, values in seen.items() if np.isfinite(values).any()}
@@ -102,27 +100,22 @@ def best_predictor(statistics: Mapping[str, Values], effects: Mapping[str, Value
     seen = {name: values[usable] for name, values in seen.items() if _varies(values[usable])}
     if n < FEWEST or not tried or not seen:
         return None
-    x = np.array([_unit_ranks(values) for values in tried.values()])
-    y = np.array([_unit_ranks(values) for values in seen.values()])
+    given = _given(beyond, usable)
+    x, names = _left(tried, given)
+    y, shown = _left(seen, given)
+    if not names or not shown:
+        return None
     rho = x @ y.T
-    by_chance = np.concatenate([_largest(x, y, orders) for orders in _orders(n)])
-
-    def p(value: float) -> float:
-        return float((by_chance >= abs(value) - _ROUNDING).mean())
-
-    own = [
-        Predictor(name, list(seen)[place], float(np.clip(values[place], -1, 1)))
-        for name, values in zip(tried, rho, strict=True)
-        for place in [_strongest(values)]
-    ]
-    own.sort(key=lambda found: -round(abs(found.spearman), 9))  # those alike stay in their order
-    best = own[0]
+    # Ranks alike give the same ρ but for the last digit: of those the first, not the luckiest.
+    place = int(np.flatnonzero(np.abs(rho).ravel() >= np.abs(rho).max() - _ROUNDING)[0])
+    row, column = divmod(place, len(shown))
+    largest = float(abs(rho[row, column]))
+    by_chance = np.concatenate([_largest(x, y, orders, given) for orders in _orders(n)])
     return Best(
-        best.statistic,
-        best.effect,
-        best.spearman,
-        p=p(best.spearman),
-        beyond=tuple(found for found in own if p(found.spearman) < LEVEL),
+        names[row],
+        shown[column],
+        float(np.clip(rho[row, column], -1, 1)),
+        p=float((by_chance >= largest - _ROUNDING).mean()),
         critical=min(float(np.quantile(by_chance, 1 - LEVEL, method="higher")), 1.0),
         n=n,
         pairs=rho.size,
@@ -159,15 +152,6 @@ def _varies(values: Floats) -> bool:
     return len(values) > 0 and bool((values != values[0]).any())
 
 
-def _strongest(rho: Floats) -> int:
-    """Where |ρ| is largest.
-
-    Ranks alike give the same ρ but for the last digit: of those the first, not the luckiest.
-    """
-    size = np.abs(rho)
-    return int(np.flatnonzero(size >= size.max() - _ROUNDING)[0])
-
-
 def _unit_ranks(values: Floats) -> Floats:
     """Ranks, those alike their mean, as a vector of mean 0 and length 1: of two, the product is ρ."""
     # As scipy.stats.rankdata, whose checks of its input take longer than all the rest.
@@ -191,8 +175,30 @@ def _orders(n: int) -> Iterator[NDArray[np.intp]]:
         yield rng.permuted(np.tile(np.arange(n), (_AT_ONCE, 1)), axis=1)
 
 
-def _largest(x: Floats, y: Floats, orders: NDArray[np.intp]) -> Floats:
+def _given(beyond: Values | None, usable: NDArray[np.bool_]) -> Floats | None:
+    """The unit ranks of what is held fixed; None if nothing is, or what is told in some column only."""
+    if beyond is None:
+        return None
+    values = _floats(beyond)[usable]
+    return _unit_ranks(values) if np.isfinite(values).all() and _varies(values) else None
+
+
+def _left(values: Mapping[str, Floats], given: Floats | None) -> tuple[Floats, list[str]]:
+    """What `given` leaves of the ranks of each, as vectors of length 1, and whose they are."""
+    unit = {name: _unit_ranks(own) for name, own in values.items()}
+    if given is not None:
+        rest = {name: own - (own @ given) * given for name, own in unit.items()}
+        close = {name: abs(float(own @ given)) > _ALIKE for name, own in unit.items()}
+        unit = {name: own / np.linalg.norm(own) for name, own in rest.items() if not close[name]}
+    return np.array(list(unit.values())), list(unit)
+
+
+def _largest(x: Floats, y: Floats, orders: NDArray[np.intp], given: Floats | None) -> Floats:
     """The largest |ρ| of all pairs of rows of x and y, in each of these orders of y's columns."""
-    products = np.einsum("sc,eoc->ose", x, y[:, orders], optimize=True)
-    found: Floats = np.abs(products).max(axis=(1, 2))
+    dealt = y[:, orders]
+    products = np.abs(np.einsum("sc,eoc->ose", x, dealt, optimize=True))
+    if given is not None:  # what it explains of y in another order is taken out again
+        left = 1 - np.einsum("c,eoc->oe", given, dealt, optimize=True) ** 2
+        products /= np.sqrt(np.maximum(left, _ROUNDING))[:, None]
+    found: Floats = products.max(axis=(1, 2))
     return found

@@ -5,7 +5,7 @@ Owns the measuring of the whole grid and what is said of it in sentences. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import isfinite, sqrt
@@ -21,7 +21,7 @@ from analyzer.evaluation import evaluate
 from analyzer.experiment.correlations import Best, best_predictor, correlate
 from analyzer.experiment.measures import histogram_distance, movement, relative_distance, ssim
 from analyzer.experiment.records import A, B, Column, Conditions, Shown
-from analyzer.experiment.sentences import foresight, offered, overlapping, sentences
+from analyzer.experiment.sentences import CHANGES, foresight, offered, overlapping, sentences
 from analyzer.measures import Sums, add_sums
 from analyzer.ranking import whole_energy
 from analyzer.records import ModelId, Scan
@@ -81,6 +81,8 @@ def describe(
     own = {frozenset(taken): place for place, taken in reversed([*enumerate(keys.values())])}
     statistics, effects = (_at(found, sorted(own.values())) for found in (statistics, effects))
     best = best_predictor(statistics, effects)
+    change = _change(statistics, effects) if best and best.holds and not overlapping(keys) else None
+    has_sizes = len(set(statistics["numel"])) > 1
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -97,10 +99,17 @@ def describe(
         "parents": parents,
         "summary": summary,
         "correlations": [asdict(found) for found in correlate(statistics, effects)],
-        "best": _best(best, keys),
+        "best": _best(best, change),
         "foresight": foresight(best),
         "notes": [
-            *sentences(rows, parents, keys=keys, best=best, not_finite=_not_finite(outcome)),
+            *sentences(
+                rows,
+                parents,
+                keys=keys,
+                best=best,
+                change=change if has_sizes else None,
+                not_finite=_not_finite(outcome),
+            ),
             *outcome.notes,
         ],
     }
@@ -110,13 +119,23 @@ def _model(model: ModelId) -> dict[str, Any]:
     return {name: getattr(model, name) for name in ("path", "bytes", "fingerprint", "architecture")}
 
 
-def _best(best: Best | None, keys: Mapping[str, Collection[str]]) -> dict[str, Any] | None:
+def _change(
+    statistics: Mapping[str, Sequence[float | None]], effects: Mapping[str, Sequence[float | None]]
+) -> Best | None:
+    """The best of the statistics of the change, beside how many weights a category has.
+
+    More weights do more, whatever became of them; and a norm or a share grows with their number.
+    """
+    changes = {name: values for name, values in statistics.items() if name in CHANGES}
+    return best_predictor(changes, effects, beyond=statistics["numel"])
+
+
+def _best(best: Best | None, change: Best | None) -> dict[str, Any] | None:
     """What chance does not explain; `offered`: a statistic by which a ranking is worth a try, or None."""
     if best is None or not best.holds:
         return None
     found = {name: getattr(best, name) for name in ("statistic", "effect", "spearman", "p")}
-    ranking = None if overlapping(keys) else offered(best)
-    return {**found, "offered": ranking and ranking.statistic}
+    return {**found, "offered": offered(change)}
 
 
 def _at(values: Mapping[str, Sequence[float | None]], places: Sequence[int]) -> dict[str, list[float | None]]:

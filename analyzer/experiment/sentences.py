@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isclose
 from typing import Any
 
-from analyzer.experiment.correlations import FEWEST, Best, Predictor
+from analyzer.experiment.correlations import FEWEST, Best
 from analyzer.statistics import STATISTICS
 
 _NAMED = 3  # of several, how many are named
-# Of a category alone, without a look at B: a good guess by one of these says nothing of the change.
-SIZES = frozenset({"numel", "norm_a", "norm_b"})
+_SIZES = frozenset({"numel", "norm_a", "norm_b"})  # of a category: they say nothing of its change
+# What tells how B differs from A; not the ratio of their norms, whose ranking begins with what grew.
+CHANGES = frozenset(name for name, its in STATISTICS.items() if its.neutral is not None) - {"norm_ratio"}
 Row = Mapping[str, Any]
 
 
@@ -22,15 +23,18 @@ def sentences(
     *,
     keys: Mapping[str, Collection[str]],
     best: Best | None,
+    change: Best | None = None,
     not_finite: Sequence[tuple[str, int | None]] = (),
 ) -> list[str]:
     """The notes of the data document; `keys` are those that each category takes from B.
 
-    The first says whether statistics foretell the effect; the others, what the numbers rest on. `not_finite`
-    are the cells (label, seed) whose output has NaN or Inf.
+    The first says whether statistics foretell the effect; the others, what the numbers rest on. `change` is
+    the best of those of the change beside the number of weights, where that was asked; `not_finite` are the
+    cells (label, seed) whose output has NaN or Inf.
     """
     found = [
         _prediction(best),
+        _beside_size(change) if change is not None else "",
         _overlap(keys) if best is not None else "",
         _failures(rows, parents),
         _not_finite(not_finite),
@@ -49,17 +53,15 @@ def foresight(best: Best | None) -> str:
     return "found" if best.holds else "none"
 
 
-def offered(best: Best) -> Predictor | None:
-    """The statistic by which a ranking puts first what does most: of those beyond chance the best that can.
+def offered(change: Best | None) -> str | None:
+    """The statistic by which a ranking is worth a try: one of the change that tells more than sizes do.
 
-    None that is a mere size of what is ranked, and none that goes the other way than its ranking does.
+    None if it goes the other way than its ranking, which begins with what differs most.
     """
-    fitting = (
-        found
-        for found in best.beyond
-        if found.statistic not in SIZES and (found.spearman < 0) == STATISTICS[found.statistic].ascending
-    )
-    return next(fitting, None)
+    if change is None or not change.holds:
+        return None
+    is_first = (change.spearman < 0) == STATISTICS[change.statistic].ascending
+    return change.statistic if is_first else None
 
 
 def overlapping(keys: Mapping[str, Collection[str]]) -> list[str]:
@@ -68,16 +70,18 @@ def overlapping(keys: Mapping[str, Collection[str]]) -> list[str]:
     return [label for label, own in keys.items() if any(often[key] > 1 for key in own)]
 
 
-def _size(best: Best) -> str:
-    """That the best predictor is a mere size, if it is, and what of the change foretells something too."""
-    if best.statistic not in SIZES:
-        return ""
-    change = offered(best)
-    text = f"; {best.statistic} is the size of a category, not its change"
-    if change is None:
-        return f"{text}, and no statistic of the change ranks by it beyond chance"
+def _beside_size(change: Best) -> str:
     pair = f"{change.statistic} with {change.effect}"
-    return f"{text}: of that, {pair} is beyond chance too, ρ = {change.spearman:.2f}"
+    of_all = f"of {change.pairs:,} pairs"
+    if change.holds:
+        return (
+            f"beside the number of weights, the change foretells the effect too: {pair}, partial "
+            f"ρ = {change.spearman:.2f}, p = {change.p:.2g} as the largest {of_all}"
+        )
+    return (
+        "beside the number of weights, no statistic of the change foretells the effect: the largest partial "
+        f"ρ {of_all}, {pair}, is {change.spearman:.2f}, p = {change.p:.2g}"
+    )
 
 
 def _prediction(best: Best | None) -> str:
@@ -89,9 +93,10 @@ def _prediction(best: Best | None) -> str:
     pair = f"{best.statistic} with {best.effect}"
     of_all = f"of {best.pairs:,} pairs of a statistic and an effect"
     if best.holds:
+        size = f"; {best.statistic} is the size of a category, not its change" * (best.statistic in _SIZES)
         return (
             f"a weight statistic foretells the effect: {pair}, ρ = {best.spearman:.2f} over {best.n} "
-            f"categories, p = {best.p:.2g} as the largest {of_all}{_size(best)}"
+            f"categories, p = {best.p:.2g} as the largest {of_all}{size}"
         )
     # As many digits as tell it from the one that would be enough.
     near = round(abs(best.spearman), 2) == round(best.critical, 2)

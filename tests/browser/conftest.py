@@ -55,12 +55,17 @@ class Synthetic:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the tests that share a page, then those that open their own: so it is opened once a worker."""
+    """First the tests that share the page below, then the others: so it is opened once a worker."""
     places = [place for place, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     here = [items[place] for place in places]
-    here.sort(key=lambda item: "page" not in getattr(item, "fixturenames", ()))
+    here.sort(key=lambda item: not _shares(item))
     for place, item in zip(places, here, strict=True):
         items[place] = item
+
+
+def _shares(item: pytest.Item) -> bool:
+    """Whether a test asks for the page below; some files have a page of their own."""
+    return "page" in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "page")
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def test_going_back_restores_what_the_address_says(page: Any, synthetic: Any) ->
     # and the address of a page that was put back still says for a moment what the test before chose.
     page.wait("return performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
     page.wait("return location.hash === ''")
-    # A full history drops the oldest step that no hand made before older ones that one did: this test's.
+    # When its history is full, Chromium first drops what no user gesture made, and that is this test's.
     page.driver.execute_cdp_cmd("Page.resetNavigationHistory", {})
     page.run("location.hash = 'select=attn1&ranking.statistic=cosine'")
     page.wait("return document.querySelector('#selection-text').textContent === 'attn1'")

@@ -447,7 +447,7 @@ def test_headers_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "its arrays hold more than 10 texts" in refusal(tmp_path / "m.gguf", assemble([texts]))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from analyzer.experiment.correlations import best_predictor, correlate
 
@@ -121,26 +121,56 @@ def test_a_perfect_predictor_among_noise_is_found() -> None:
     assert 1 / 40320 <= found.p <= 0.01
 
 
-def test_statistics_beyond_chance_are_those_whose_own_best_is() -> None:
-    """Counted out over all 5,040 orders, with the largest of all pairs in each, as for the best itself."""
-    rng = np.random.default_rng(8)
-    y = {"e": [1, 2, 3, 4, 5, 6, 7], "f": rng.random(7).tolist()}
-    x = {"noise": rng.random(7).tolist(), "down": [7, 6, 5, 4, 3, 2, 1], "up": [1, 2, 3, 4, 5, 7, 6]}
-    found = best_predictor(x, y)
+def test_beside_another_value_rho_is_partial_and_p_of_all_orders_of_what_is_left() -> None:
+    """Least squares on the ranks, with ties, and every order of the residuals refitted, by the book."""
+    given = [1, 2, 2, 4, 5, 6]
+    x = {"s": [2, 1, 4, 3, 6, 5], "t": [6, 1, 1, 3, 2, 5]}
+    y = {"e": [1, 3, 2, 6, 4, 5], "f": [3, 3, 1, 2, 6, 5]}
+    z = np.c_[np.ones(6), rankdata(given)]
+
+    def residuals(values: np.ndarray) -> np.ndarray:
+        return values - z @ np.linalg.lstsq(z, values, rcond=None)[0]
+
+    def partial(s: list[int], e: np.ndarray) -> float:
+        left = residuals(rankdata(s)), residuals(e)
+        return float(np.corrcoef(*left)[0, 1])
+
+    def largest(order: tuple[int, ...]) -> float:
+        refitted = [residuals(rankdata(e))[list(order)] for e in y.values()]
+        return max(abs(partial(s, e)) for s in x.values() for e in refitted)
+
+    seen = {(s, e): partial(x[s], rankdata(y[e])) for s in x for e in y}
+    chance = np.array([largest(order) for order in permutations(range(6))])
+    place = max(seen, key=lambda pair: abs(seen[pair]))
+    found = best_predictor(x, y, beyond=given)
     assert found is not None
-    rho = {(s, e): spearmanr(x[s], y[e]).statistic for s in x for e in y}
-    orders = [list(order) for order in permutations(range(7))]
-    ranks = [np.argsort(np.argsort(values)) for values in (*x.values(), *y.values())]
-    unit = np.array([(r - r.mean()) / np.linalg.norm(r - r.mean()) for r in ranks])
-    chance = np.array([np.abs(unit[:3] @ unit[3:, order].T).max() for order in orders])
-    expected = []
-    for s in x:
-        effect = max(y, key=lambda e: abs(rho[s, e]))
-        if (chance >= abs(rho[s, effect]) - 1e-9).mean() < 0.05:
-            expected.append((s, effect, pytest.approx(rho[s, effect])))
-    assert ["down", "up"] == [name for name, _, _ in expected]
-    assert expected == [(b.statistic, b.effect, b.spearman) for b in found.beyond]
-    assert (found.statistic, found.effect, found.spearman) == ("down", "e", pytest.approx(-1))
+    assert place == (found.statistic, found.effect)
+    assert seen[place] == pytest.approx(found.spearman)
+    assert (chance >= abs(seen[place]) - 1e-9).mean() == pytest.approx(found.p)
+    assert np.quantile(chance, 0.95, method="higher") == pytest.approx(found.critical)
+
+
+def test_beside_its_like_a_statistic_tells_nothing_and_a_constant_changes_nothing() -> None:
+    """What ranks almost as the size does is left out; an effect that does so leaves nothing to tell."""
+    x, y = {"s": [1, 2, 3, 4, 5, 6]}, {"e": [2, 1, 4, 3, 6, 5]}
+    assert None is best_predictor(x, y, beyond=[2, 1, 3, 4, 5, 6])  # ρ = 0.94 with the statistic
+    assert None is best_predictor(x, y, beyond=[1, 2, 4, 3, 6, 5])  # and with the effect
+    assert best_predictor(x, y, beyond=[3, 1, 2, 5, 4, 6]) is not None
+    assert best_predictor(x, y) == best_predictor(x, y, beyond=[7] * 6)
+
+
+@pytest.mark.parametrize(("of_statistics", "of_effect"), [(0.3, 0.5), (0.5, 0.5), (1.0, 1.0)])
+def test_beside_a_size_the_test_keeps_its_level(of_statistics: float, of_effect: float) -> None:
+    """Of statistics and effects that follow a size, but for noise, about one in 20 seems to tell more."""
+    rng = np.random.default_rng(3)
+    often, told = 200, 0
+    for _ in range(often):
+        size = rng.standard_normal(7)
+        x = {f"s{i}": (size + of_statistics * rng.standard_normal(7)).tolist() for i in range(3)}
+        y = {"e": (size + of_effect * rng.standard_normal(7)).tolist()}
+        found = best_predictor(x, y, beyond=size.tolist())
+        told += found is not None and found.holds
+    assert told / often < 0.1
 
 
 def test_of_statistics_that_rank_alike_the_first_is_named() -> None:

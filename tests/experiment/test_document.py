@@ -16,11 +16,12 @@ from scipy import stats
 
 from analyzer.checkpoints import open_checkpoint
 from analyzer.experiment import sentences
-from analyzer.experiment.correlations import Best, Predictor
+from analyzer.experiment.correlations import Best
 from analyzer.experiment.document import MEASURES, Outcome, describe
 from analyzer.experiment.records import A, B, Column, Conditions, Shown
 from analyzer.records import Scan
 from analyzer.scan import scan
+from analyzer.statistics import STATISTICS
 
 sys.path.append(str(Path(__file__).resolve().parent))  # also for the tests that run from elsewhere
 
@@ -413,32 +414,64 @@ def test_a_ranking_is_not_offered_on_categories_that_overlap(scanned: Scan) -> N
     document = describe(Outcome(CONDITIONS, own, painted(own)), scan=scanned)
     assert document["best"] is not None
     assert None is document["best"]["offered"]
+    assert not [note for note in document["notes"] if "beside the number" in note]
 
 
 @pytest.mark.parametrize(
-    ("beyond", "expected"),
+    ("statistic", "rho", "p", "expected"),
     [
-        (("numel", 0.95, "norm_b", 0.94, "relative_change", 0.9), "relative_change"),
-        (
-            ("numel", 0.95, "cosine", -0.9, "relative_change", 0.8),
-            "cosine",
-        ),  # its ranking begins with the least
-        (("numel", 0.95, "cosine", 0.9, "relative_change", -0.8), None),
-        (("relative_change", 0.95, "numel", 0.9), "relative_change"),
-        (("norm_a", 0.95), None),
+        ("relative_change", 0.9, 0.01, "relative_change"),
+        ("relative_change", 0.9, 0.06, None),
+        ("relative_change", -0.9, 0.01, None),  # what changed least did most
+        ("cosine", -0.9, 0.01, "cosine"),  # its ranking begins with the least
+        ("cosine", 0.9, 0.01, None),
     ],
 )
-def test_a_ranking_that_is_offered_is_of_the_change_and_begins_with_what_does_most(
-    beyond: tuple[Any, ...], expected: str | None
+def test_a_ranking_that_is_offered_begins_with_what_does_most(
+    statistic: str, rho: float, p: float, expected: str | None
 ) -> None:
-    pairs = [Predictor(name, "moved", rho) for name, rho in zip(beyond[::2], beyond[1::2], strict=True)]
-    best = Best(pairs[0].statistic, "moved", 0.95, n=18, p=0.01, pairs=9, critical=0.7, beyond=tuple(pairs))
-    ranking = sentences.offered(best)
-    assert expected == (ranking and ranking.statistic)
-    note = sentences._prediction(best)
-    assert (pairs[0].statistic in sentences.SIZES) == ("is the size of a category" in note)
-    if pairs[0].statistic in sentences.SIZES:
-        assert (f"of that, {expected} with moved is beyond" in note) == (expected is not None)
+    change = Best(statistic, "moved", rho, n=18, p=p, pairs=9, critical=0.7)
+    assert expected == sentences.offered(change)
+    start = "beside the number of weights, "
+    pair, end = f"{statistic} with moved", f"p = {p:.2g}"
+    told = (
+        f"{start}the change foretells the effect too: {pair}, partial ρ = {rho:.2f}, {end} as the largest of "
+        "9 pairs"
+    )
+    not_told = (
+        f"{start}no statistic of the change foretells the effect: the largest partial ρ of 9 pairs, {pair}, "
+        f"is {rho:.2f}, {end}"
+    )
+    assert (told if p < 0.05 else not_told) == sentences._beside_size(change)
+
+
+def test_statistics_of_the_change_are_those_that_know_a_difference() -> None:
+    """No size, mean or spread of A or B alone, nor what one of the two learned beyond a base."""
+    of_one = {
+        *("numel", "norm_a", "norm_b", "mean_a", "mean_b", "std_a", "std_b", "nonfinite_a", "nonfinite_b"),
+        *("rounding_floor", "norm_task_a", "norm_task_b", "dominance", "support_overlap", "norm_ratio"),
+    }
+    assert set(STATISTICS) == sentences.CHANGES | of_one
+    assert not sentences.CHANGES & of_one
+
+
+def test_what_sizes_foretell_is_not_offered_as_a_change(outcome: Outcome, tmp_path: Path) -> None:
+    """Later layers do more and are larger, and all changed by as much of their own norm."""
+    rng = np.random.default_rng(5)
+    a = {key: rng.standard_normal((2**i, 9)).astype(np.float32) for i, key in enumerate(TENSORS)}
+    save_file(a, tmp_path / "a.safetensors")
+    b = {key: x + 0.1 * rng.standard_normal(x.shape).astype(np.float32) for key, x in a.items()}
+    save_file(b, tmp_path / "b.safetensors")
+    with (
+        open_checkpoint(tmp_path / "a.safetensors") as one,
+        open_checkpoint(tmp_path / "b.safetensors") as two,
+    ):
+        document = describe(outcome, scan=scan(one, two, threads=1))
+    assert ("numel", None) == (document["best"]["statistic"], document["best"]["offered"])
+    assert "numel is the size of a category, not its change" in document["notes"][0]
+    assert document["notes"][1].startswith(
+        "beside the number of weights, no statistic of the change foretells"
+    )
 
 
 def test_columns_that_share_weights_are_said_to_be_no_sample(

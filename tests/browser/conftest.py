@@ -65,7 +65,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _shares(item: pytest.Item) -> bool:
     """Whether a test asks for the page below; some files have a page of their own."""
-    return "page" in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "page")
+    return (
+        isinstance(item, pytest.Function) and "page" in item.fixturenames and not hasattr(item.module, "page")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -178,7 +178,7 @@ def test_a_ranking_that_foretells_is_the_order_of_the_columns(
     assert ["A", "B", *sorted(LABELS[2:], key=lambda label: -changes[label])] == heads(page)
     control = "return document.querySelector(`[data-section=${arguments[0]}] [name=statistic]`).value"
     assert ["relative_change", "numel"] == [page.run(control, name) for name in ("grid", "foresight")]
-    assert "They stand by relative change" in page.text("[data-section=grid] .meaning")
+    assert "At first they stand by relative change" in page.text("[data-section=grid] .meaning")
     page.switch("grid", "size", "medium")
     page.wait("return location.hash === '#grid.size=medium'")  # the order is that of the page
     page.switch("grid", "size", "")

@@ -170,6 +170,21 @@ def test_prompts_stand_above_the_grid() -> None:
     assert added % line == 0
 
 
+@pytest.mark.parametrize(
+    ("prompt", "like"),
+    [(" a\ncat,\t black ", "a cat, black"), ("x " * 3000, "x " * 2000), (" \n", "")],
+    ids=["folded", "cut", "empty"],
+)
+def test_prompts_of_any_form_are_written_in_lines(prompt: str, like: str) -> None:
+    """White space of any kind is one space, and beyond a thousand characters they are cut."""
+    sheets = []
+    for text in (prompt, like):
+        data = document()
+        data["conditions"] |= {"prompt": text, "negative_prompt": text}
+        sheets.append(contact_sheet(data, flat((64, 64))))
+    assert sheets[0] == sheets[1]
+
+
 def test_the_same_grid_gives_the_same_bytes() -> None:
     assert contact_sheet(document(), flat((16, 16))) == contact_sheet(document(), flat((16, 16)))
 

@@ -157,17 +157,21 @@ def test_beside_its_like_a_statistic_tells_nothing_and_a_constant_changes_nothin
     assert None is best_predictor(x, y, beyond=[1, 2, 4, 3, 6, 5])  # and with the effect
     assert best_predictor(x, y, beyond=[3, 1, 2, 5, 4, 6]) is not None
     assert best_predictor(x, y) == best_predictor(x, y, beyond=[7] * 6)
+    five = [3, 1, 2, 5, 4]
+    assert None is best_predictor({"s": [1, 2, 3, 4, 5]}, {"e": [2, 1, 4, 3, 5]}, beyond=five)  # too few
 
 
-@pytest.mark.parametrize(("of_statistics", "of_effect"), [(0.3, 0.5), (0.5, 0.5), (1.0, 1.0)])
-def test_beside_a_size_the_test_keeps_its_level(of_statistics: float, of_effect: float) -> None:
+@pytest.mark.parametrize(
+    ("n", "of_statistics", "of_effect"), [(6, 0.5, 0.5), (7, 0.3, 0.5), (7, 0.5, 0.5), (7, 1.0, 1.0)]
+)
+def test_beside_a_size_the_test_keeps_its_level(n: int, of_statistics: float, of_effect: float) -> None:
     """Of statistics and effects that follow a size, but for noise, about one in 20 seems to tell more."""
     rng = np.random.default_rng(3)
     often, told = 200, 0
     for _ in range(often):
-        size = rng.standard_normal(7)
-        x = {f"s{i}": (size + of_statistics * rng.standard_normal(7)).tolist() for i in range(3)}
-        y = {"e": (size + of_effect * rng.standard_normal(7)).tolist()}
+        size = rng.standard_normal(n)
+        x = {f"s{i}": (size + of_statistics * rng.standard_normal(n)).tolist() for i in range(3)}
+        y = {"e": (size + of_effect * rng.standard_normal(n)).tolist()}
         found = best_predictor(x, y, beyond=size.tolist())
         told += found is not None and found.holds
     assert told / often < 0.1

@@ -350,6 +350,7 @@ def test_the_best_predictor_is_named_if_the_data_say_so(whole: dict[str, Any]) -
     assert whole["best"]["p"] < 0.05
     assert "norm_delta" == whole["best"]["offered"]
     assert "found" == whole["foresight"]
+    assert not [note for note in whole["notes"] if "beside the number" in note]  # all are of one size
     assert whole["notes"][0].startswith(
         f"a weight statistic foretells the effect: {whole['best']['statistic']} with "
     )
